@@ -1,0 +1,235 @@
+//! I/O out: carries out the steps of a plan and the one irreversible act of a verdict. Decides nothing.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube::ResourceExt as _;
+use serde_json::{Value, json};
+
+use crate::cluster::{Cluster, Judged};
+use crate::desired;
+use crate::error::{Error, Result};
+use crate::failover::{Act, Placement};
+use crate::instance::Instance;
+use crate::password;
+use crate::plan::Step;
+use crate::scene::Holder;
+use crate::world::{HOLDER_NODE, HOLDER_POD, PIN_REFUSED, World};
+
+/// Carries out the steps, in order; the first error ends it, the next pass begins anew.
+pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Result<()> {
+    let namespace = instance.namespace.as_str();
+    for step in steps {
+        match step {
+            Step::CreateSecret => {
+                let password = password::generate().map_err(|e| Error::Settings(e.to_string()))?;
+                created(cluster.create(namespace, &desired::secret(instance, &password)).await)?;
+            }
+            Step::CreateClaim => {
+                let id = password::random_id().map_err(|e| Error::Settings(e.to_string()))?;
+                if let Some(claim) = desired::claim(instance, &id) {
+                    created(cluster.create(namespace, &claim).await)?;
+                }
+            }
+            Step::PatchClaim { claim, operations } => {
+                cluster.patch_judged::<PersistentVolumeClaim>(claim, operations).await?;
+            }
+            Step::OwnSecret { owned } => own_secret(cluster, instance, *owned).await?,
+            Step::ApplyService(service) => {
+                cluster
+                    .apply(namespace, &instance.service_name, service.as_ref())
+                    .await?;
+            }
+            Step::ApplyDeployment(deployment) => {
+                cluster.apply(namespace, &instance.name, deployment.as_ref()).await?;
+            }
+            Step::ScaleToOne { deployment } => {
+                let operation = json!({"op": "replace", "path": "/spec/replicas", "value": 1});
+                cluster.patch_judged::<Deployment>(deployment, &[operation]).await?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Somebody was faster: the next pass sees whose object it is.
+fn created<K>(result: Result<K>) -> Result<()> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) if error.api_status().is_some_and(kube::core::Status::is_already_exists) => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+async fn own_secret(cluster: &Cluster, instance: &Instance, owned: bool) -> Result<()> {
+    let Some(secret) = cluster
+        .get::<Secret>(&instance.namespace, &instance.secret_name)
+        .await?
+    else {
+        return Ok(());
+    };
+    let Some(judged) = Judged::of(&secret) else {
+        return Ok(());
+    };
+    let owners = if owned {
+        vec![instance.owner_reference()]
+    } else {
+        Vec::new()
+    };
+    let operation = json!({"op": "add", "path": "/metadata/ownerReferences", "value": owners});
+    cluster.patch_judged::<Secret>(&judged, &[operation]).await?;
+    Ok(())
+}
+
+/// Carries out an irreversible act on exactly what it was judged on.
+pub async fn act(cluster: &Cluster, world: &World, act: &Act) -> Result<()> {
+    match act {
+        Act::Record(holder) => record(cluster, world, Some(holder), None).await,
+        Act::RefusePin { pod, node } => {
+            record(cluster, world, None, Some(node)).await?;
+            cluster.delete_judged::<Pod>(pod, Some(0)).await
+        }
+        Act::Evict { pod } => cluster.delete_judged::<Pod>(pod, Some(0)).await,
+        Act::ShrinkVolumesInUse {
+            node,
+            index,
+            unique_name,
+        } => {
+            let path = format!("/status/volumesInUse/{index}");
+            let operations = [
+                json!({"op": "test", "path": path, "value": unique_name}),
+                json!({"op": "remove", "path": path}),
+            ];
+            cluster.patch_status_judged::<Node>(node, &operations).await.map(|_| ())
+        }
+        Act::DeleteAttachment { attachment } => cluster.delete_judged::<VolumeAttachment>(attachment, None).await,
+        Act::OpenGate { pod, placement } => open_gate(cluster, world, pod, placement).await,
+    }
+}
+
+/// Writes the holder (or that a pin was refused) on the claim, as a compare-and-swap.
+async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_refused: Option<&str>) -> Result<()> {
+    let Some(claim) = &world.claim else { return Ok(()) };
+    let Some(judged) = Judged::of(claim) else { return Ok(()) };
+    let mut annotations = claim.annotations().clone();
+    if let Some(Holder { pod, node }) = holder {
+        // a refusal holds as long as the volume stays with that node
+        if node.is_none() {
+            annotations.remove(PIN_REFUSED);
+        }
+        annotations.insert(HOLDER_POD.into(), pod.clone());
+        match node {
+            Some(node) => annotations.insert(HOLDER_NODE.into(), node.clone()),
+            None => annotations.remove(HOLDER_NODE),
+        };
+    }
+    if let Some(node) = pin_refused {
+        annotations.insert(PIN_REFUSED.into(), node.to_owned());
+    }
+    let operation = json!({"op": "add", "path": "/metadata/annotations", "value": annotations});
+    cluster
+        .patch_judged::<PersistentVolumeClaim>(&judged, &[operation])
+        .await?;
+    Ok(())
+}
+
+/// Takes our gate away and says where the pod may go, in one patch: the scheduler never sees the one without the other.
+async fn open_gate(cluster: &Cluster, world: &World, pod: &Judged, placement: &Placement) -> Result<()> {
+    let Some(stored) = world
+        .pods
+        .iter()
+        .find(|stored| stored.uid().as_deref() == Some(&pod.uid))
+    else {
+        return Ok(());
+    };
+    let operations = gate_operations(stored, placement);
+    cluster.patch_judged::<Pod>(pod, &operations).await?;
+    Ok(())
+}
+
+fn gate_operations(pod: &Pod, placement: &Placement) -> Vec<Value> {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let gates: Vec<_> = spec
+        .scheduling_gates
+        .unwrap_or_default()
+        .into_iter()
+        .filter(|g| g.name != desired::VOLUME_FENCE)
+        .collect();
+    let mut operations = Vec::new();
+    match placement {
+        Placement::Pinned(host) => {
+            let mut selector = spec.node_selector.unwrap_or_default();
+            selector.insert("kubernetes.io/hostname".into(), host.clone());
+            operations.push(json!({"op": "add", "path": "/spec/nodeSelector", "value": selector}));
+        }
+        Placement::Avoiding(nodes) if nodes.is_empty() => {}
+        Placement::Avoiding(nodes) => {
+            let avoid = json!({"key": "metadata.name", "operator": "NotIn", "values": nodes});
+            let mut affinity = json!(spec.affinity.unwrap_or_default());
+            let node_affinity = &mut affinity["nodeAffinity"];
+            let required = &mut node_affinity["requiredDuringSchedulingIgnoredDuringExecution"];
+            match required["nodeSelectorTerms"].as_array_mut() {
+                // the terms are alternatives, so each of them needs the exception
+                Some(terms) => {
+                    for term in terms {
+                        let fields = term["matchFields"].take();
+                        let mut fields = fields.as_array().cloned().unwrap_or_default();
+                        fields.push(avoid.clone());
+                        term["matchFields"] = fields.into();
+                    }
+                }
+                None => *required = json!({"nodeSelectorTerms": [{"matchFields": [avoid]}]}),
+            }
+            operations.push(json!({"op": "add", "path": "/spec/affinity", "value": affinity}));
+        }
+    }
+    operations.push(json!({"op": "add", "path": "/spec/schedulingGates", "value": gates}));
+    operations
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod")
+    }
+
+    #[test]
+    fn opening_takes_only_our_gate_and_pins_in_the_same_patch() {
+        let pod = pod(json!({"containers": [], "nodeSelector": {"a": "b"},
+            "schedulingGates": [{"name": "sqledge.io/volume-fence"}, {"name": "example.com/other"}]}));
+        let operations = gate_operations(&pod, &Placement::Pinned("n1".into()));
+        assert_eq!(
+            operations[0]["value"],
+            json!({"a": "b", "kubernetes.io/hostname": "n1"})
+        );
+        assert_eq!(operations[1]["value"], json!([{"name": "example.com/other"}]));
+    }
+
+    #[test]
+    fn avoiding_a_dead_node_adds_to_every_alternative_the_user_gave() {
+        let terms = json!([{"matchExpressions": [{"key": "zone", "operator": "Exists"}]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}]);
+        let pod = pod(
+            json!({"containers": [], "schedulingGates": [{"name": "sqledge.io/volume-fence"}],
+            "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}}),
+        );
+        let operations = gate_operations(&pod, &Placement::Avoiding(vec!["n1".into()]));
+        let result = &operations[0]["value"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"];
+        assert_eq!(result[0]["matchFields"][0]["values"], json!(["n1"]));
+        assert_eq!(result[0]["matchExpressions"][0]["key"], "zone");
+        assert_eq!(result[1]["matchFields"].as_array().map(Vec::len), Some(2));
+    }
+
+    #[test]
+    fn avoiding_works_without_any_affinity_and_nothing_to_avoid_changes_nothing() {
+        let pod = pod(json!({"containers": [], "schedulingGates": [{"name": "sqledge.io/volume-fence"}]}));
+        let operations = gate_operations(&pod, &Placement::Avoiding(vec!["n1".into()]));
+        assert_eq!(
+            operations[0]["value"],
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms":
+                [{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["n1"]}]}]}}})
+        );
+        assert_eq!(gate_operations(&pod, &Placement::Avoiding(Vec::new())).len(), 1);
+    }
+}

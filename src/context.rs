@@ -1,0 +1,183 @@
+//! What every pass shares: the client, the caches, the settings and the few things remembered between passes.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::PersistentVolume;
+use kube::runtime::events::Recorder;
+
+use crate::api::SqlEdgeInstance;
+use crate::cluster::Cluster;
+use crate::heartbeats::Heartbeats;
+use crate::leader::Leadership;
+use crate::login::{Attempt, Door};
+use crate::metrics::Metrics;
+use crate::settings::{Identity, Settings, Timing};
+use crate::watch::Caches;
+
+/// Shared by all passes.
+pub struct Context {
+    /// The only way to the API server.
+    pub cluster: Cluster,
+    /// The watch caches.
+    pub caches: Caches,
+    /// The nodes' heartbeats.
+    pub heartbeats: Arc<Heartbeats>,
+    /// How to log in.
+    pub door: Arc<dyn Door>,
+    /// Settings of the process.
+    pub settings: Settings,
+    /// What the pod knows about itself.
+    pub identity: Identity,
+    /// The figures of the rules.
+    pub timing: Timing,
+    /// Whether this replica may write.
+    pub leadership: Leadership,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Publisher of events; one for all, because it joins repeated ones.
+    pub recorder: Recorder,
+    /// Memory between passes that may be lost at any time.
+    pub memory: Memory,
+}
+
+/// Things that save work when they are remembered and cost nothing but time when they are lost.
+#[derive(Default)]
+pub struct Memory {
+    logins: Mutex<HashMap<String, Remembered>>,
+    passwords: Mutex<HashMap<String, (Instant, Password)>>,
+    volumes: Mutex<HashMap<String, Arc<PersistentVolume>>>,
+    written: Mutex<HashMap<String, Written>>,
+}
+
+/// A status that we wrote, and the resourceVersion that it replaced.
+struct Written {
+    replaced: Option<String>,
+    resource: Arc<SqlEdgeInstance>,
+}
+
+/// The last login at a pod.
+#[derive(Clone, Debug)]
+pub struct Remembered {
+    /// When it ended.
+    pub at: Instant,
+    /// What came of it.
+    pub attempt: Attempt,
+}
+
+/// A password as read from a Secret, with what it was read from.
+#[derive(Clone)]
+pub struct Password {
+    /// Key it stood under.
+    pub key: String,
+    /// The password.
+    pub value: String,
+    /// Whether the Secret is deleted with the resource.
+    pub owned: bool,
+}
+
+impl Memory {
+    /// The last login at that pod.
+    pub fn login(&self, pod_uid: &str) -> Option<Remembered> {
+        self.logins
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(pod_uid)
+            .cloned()
+    }
+
+    /// Remembers a login; logins of pods that nobody asked about for a while are dropped.
+    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
+    pub fn remember_login(&self, pod_uid: &str, attempt: Attempt) {
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.retain(|_, remembered| remembered.at.elapsed() < Duration::from_secs(3600));
+        logins.insert(
+            pod_uid.to_owned(),
+            Remembered {
+                at: Instant::now(),
+                attempt,
+            },
+        );
+    }
+
+    /// The password of an instance, unless it is older than `max_age`.
+    pub fn password(&self, instance_uid: &str, max_age: Duration) -> Option<Password> {
+        let passwords = self.passwords.lock().unwrap_or_else(PoisonError::into_inner);
+        passwords
+            .get(instance_uid)
+            .filter(|(at, _)| at.elapsed() < max_age)
+            .map(|(_, password)| password.clone())
+    }
+
+    /// Remembers a password.
+    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
+    pub fn remember_password(&self, instance_uid: &str, password: Password) {
+        let mut passwords = self.passwords.lock().unwrap_or_else(PoisonError::into_inner);
+        passwords.insert(instance_uid.to_owned(), (Instant::now(), password));
+    }
+
+    /// Forgets the password, so that the next pass reads the Secret again.
+    pub fn forget_password(&self, instance_uid: &str) {
+        self.passwords
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(instance_uid);
+    }
+
+    /// The volume that a claim, by its UID, is bound to, if it was read before.
+    pub fn volume(&self, claim_uid: &str) -> Option<Arc<PersistentVolume>> {
+        self.volumes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(claim_uid)
+            .cloned()
+    }
+
+    /// Remembers a volume; what is read of it never changes while the claim is bound to it.
+    pub fn remember_volume(&self, claim_uid: String, volume: PersistentVolume) -> Arc<PersistentVolume> {
+        let volume = Arc::new(volume);
+        self.volumes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(claim_uid, volume.clone());
+        volume
+    }
+
+    /// The resource as we last wrote it, as long as the cache still shows what that write replaced: otherwise the next pass would
+    /// start from a status that lags behind its own.
+    pub fn newest(&self, cached: &Arc<SqlEdgeInstance>) -> Arc<SqlEdgeInstance> {
+        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(last) = cached.metadata.uid.as_ref().and_then(|uid| written.get(uid)) else {
+            return cached.clone();
+        };
+        if last.replaced == cached.metadata.resource_version {
+            last.resource.clone()
+        } else {
+            cached.clone()
+        }
+    }
+
+    /// Remembers what a status write returned.
+    pub fn remember_written(&self, replaced: &SqlEdgeInstance, resource: SqlEdgeInstance) {
+        let Some(uid) = resource.metadata.uid.clone() else {
+            return;
+        };
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        // several writes may pass before the cache shows the first of them
+        let chained = written
+            .get(&uid)
+            .filter(|last| last.resource.metadata.resource_version == replaced.metadata.resource_version);
+        let replaced = chained.map_or_else(
+            || replaced.metadata.resource_version.clone(),
+            |last| last.replaced.clone(),
+        );
+        written.insert(
+            uid,
+            Written {
+                replaced,
+                resource: Arc::new(resource),
+            },
+        );
+    }
+}

@@ -1,0 +1,273 @@
+//! The driver: one pass looks at the world, decides, acts and reports. It decides nothing itself.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::stream::{self, StreamExt as _};
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Event, EventType};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::{applier, controller};
+use kube::{Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use crate::api::{SqlEdgeInstance, SqlEdgeInstanceStatus};
+use crate::apply;
+use crate::context::Context;
+use crate::error::{Error, Result};
+use crate::failover::{self, Verdict};
+use crate::observe::{Freshness, Observed, observe};
+use crate::plan::{self, Plan};
+use crate::status;
+use crate::watch::Triggers;
+use crate::world::World;
+
+/// Instances that are worked on at the same time; a pass may wait two seconds for a login.
+const CONCURRENCY: u16 = 16;
+/// A replica that does not lead looks again.
+const STANDBY: Duration = Duration::from_secs(5);
+/// After an act, the world is another one.
+const AT_ONCE: Duration = Duration::from_millis(20);
+
+/// Runs until `stop` resolves and every pass has ended.
+pub async fn run(context: Arc<Context>, triggers: Triggers, stop: impl Future<Output = ()> + Send + 'static) {
+    let instances = context.caches.instances.clone();
+    // on becoming the leader, everything that was left to the former one is looked at
+    let elected = stream::unfold(
+        (context.leadership.clone(), instances.clone()),
+        |(mut leadership, instances)| async move {
+            leadership.gained().await;
+            let all: Vec<_> = instances.state().iter().map(|i| ObjectRef::from_obj(&**i)).collect();
+            Some((stream::iter(all), (leadership, instances)))
+        },
+    )
+    .flatten();
+    let queue = stream::select(triggers, elected)
+        .take_until(Box::pin(stop))
+        .map(Ok::<_, std::convert::Infallible>);
+    let config = controller::Config::default().concurrency(CONCURRENCY);
+    applier(
+        |instance, context| Box::pin(pass(instance, context)),
+        on_error,
+        context,
+        instances,
+        queue,
+        config,
+    )
+    .for_each(|result| async move {
+        match result {
+            Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+            Err(error) => tracing::debug!(%error, "pass failed"),
+        }
+    })
+    .await;
+}
+
+fn on_error(instance: Arc<SqlEdgeInstance>, error: &Error, _: Arc<Context>) -> Action {
+    if error.is_moved() {
+        return Action::requeue(Duration::from_millis(200));
+    }
+    tracing::warn!(instance = %instance.name_any(), namespace = instance.namespace(), %error, "pass failed; it is tried again");
+    Action::requeue(Duration::from_secs(2))
+}
+
+/// One pass, counted and timed.
+pub async fn pass(instance: Arc<SqlEdgeInstance>, context: Arc<Context>) -> Result<Action> {
+    if !context.leadership.holds() {
+        return Ok(Action::requeue(STANDBY));
+    }
+    #[allow(clippy::disallowed_methods)] // measures, decides nothing
+    let began = Instant::now();
+    let result = look_and_act(&instance, &context).await;
+    context
+        .metrics
+        .pass(result.as_ref().err().map_or("Ok", Error::reason), began.elapsed());
+    result
+}
+
+async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Result<Action> {
+    let resource = context.memory.newest(instance);
+    let world = match observe(context, &resource, Freshness::Cached).await? {
+        Observed::Gone => {
+            context
+                .metrics
+                .forget(&resource.namespace().unwrap_or_default(), &resource.name_any());
+            return Ok(Action::await_change());
+        }
+        Observed::Invalid(invalid) => {
+            let generation = resource.metadata.generation.unwrap_or_default();
+            let previous = resource.status.clone().unwrap_or_default();
+            #[allow(clippy::disallowed_methods)] // there is no world to take it from
+            let now = k8s_openapi::jiff::Timestamp::now();
+            report(
+                context,
+                &resource,
+                status::of_invalid(&previous, generation, &invalid, now),
+            )
+            .await?;
+            return Ok(Action::requeue(context.timing.resync));
+        }
+        Observed::World(world) => world,
+    };
+    let plan = plan::plan(&world, &context.identity);
+    let mut outcome = apply::steps(&context.cluster, &world.instance, &plan.steps).await;
+    let mut verdict = failover::decide(&world.scene);
+    let mut acted = false;
+    if outcome.is_ok() && verdict.act.is_some() {
+        match act(context, &resource, &world, &verdict).await {
+            Ok(Some(done)) => {
+                acted = true;
+                verdict = done;
+            }
+            Ok(None) => {}
+            Err(error) => outcome = Err(error),
+        }
+    }
+    let status = status::of(&world, &plan, &verdict, outcome.as_ref().err());
+    report(context, &resource, status).await?;
+    outcome?;
+    Ok(Action::requeue(next_look(context, &plan, &verdict, acted)))
+}
+
+fn next_look(context: &Context, plan: &Plan, verdict: &Verdict, acted: bool) -> Duration {
+    if acted || !plan.steps.is_empty() {
+        return AT_ONCE;
+    }
+    verdict.recheck.clamp(AT_ONCE, context.timing.resync)
+}
+
+/// Carries out the one irreversible act. What it rests on is read again first, and the decision taken again on that; `None` where the
+/// second look does not agree.
+async fn act(
+    context: &Context,
+    resource: &Arc<SqlEdgeInstance>,
+    world: &World,
+    verdict: &Verdict,
+) -> Result<Option<Verdict>> {
+    let Some(wanted) = &verdict.act else { return Ok(None) };
+    let mut fresh = None;
+    if wanted.needs_quorum(world.scene.claim.holder.as_ref()) {
+        let Observed::World(again) = observe(context, resource, Freshness::Quorum).await? else {
+            return Ok(None);
+        };
+        let second = failover::decide(&again.scene);
+        if second.act.as_ref().map(failover::Act::name) != Some(wanted.name()) {
+            tracing::debug!(instance = %world.instance.name, wanted = wanted.name(), found = second.reason, "a second look does not agree");
+            return Ok(None);
+        }
+        fresh = Some((again, second));
+    }
+    let (world, verdict) = fresh
+        .as_ref()
+        .map_or((world, verdict), |(world, verdict)| (&**world, verdict));
+    let Some(act) = &verdict.act else { return Ok(None) };
+    // a leader that was held up for too long while looking must not act
+    if !context.leadership.holds() {
+        return Ok(None);
+    }
+    apply::act(&context.cluster, world, act).await?;
+    context.metrics.act(act.name());
+    let evidence = verdict.evidence.map(failover::Evidence::name);
+    tracing::info!(instance = %world.instance.name, namespace = %world.instance.namespace, act = act.name(), evidence, "{}", verdict.message);
+    publish(context, resource, EventType::Normal, act.name(), &verdict.message).await;
+    Ok(Some(verdict.clone()))
+}
+
+/// Writes the status if it differs, and says so in an event where Ready changed.
+async fn report(context: &Context, resource: &Arc<SqlEdgeInstance>, wanted: SqlEdgeInstanceStatus) -> Result<()> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let name = resource.name_any();
+    let ready = |status: &SqlEdgeInstanceStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == "Ready")
+            .map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
+    };
+    let now = ready(&wanted);
+    context.metrics.ready(
+        &namespace,
+        &name,
+        now.as_ref().is_some_and(|(status, _, _)| status == "True"),
+    );
+    if resource.status.as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    let body = json!({
+        "apiVersion": SqlEdgeInstance::api_version(&()),
+        "kind": SqlEdgeInstance::kind(&()),
+        "metadata": {"name": name, "uid": resource.metadata.uid},
+        "status": wanted,
+    });
+    let written: SqlEdgeInstance = match context.cluster.apply_status(&namespace, &name, &body).await {
+        Ok(written) => written,
+        // deleted meanwhile
+        Err(error) if error.api_status().is_some_and(kube::core::Status::is_not_found) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let before = resource.status.as_ref();
+    let ended =
+        |status: &SqlEdgeInstanceStatus| status.last_failover.as_ref().and_then(|record| record.ended_at.clone());
+    if let Some(record) = wanted
+        .last_failover
+        .as_ref()
+        .filter(|_| before.and_then(ended) != ended(&wanted))
+    {
+        context.metrics.failover(record);
+        let from = record.from_node.as_deref().unwrap_or("an unknown node");
+        let to = record.to_node.as_deref().unwrap_or("an unknown node");
+        let seconds = Duration::from_millis(
+            record
+                .duration_milliseconds
+                .and_then(|ms| u64::try_from(ms).ok())
+                .unwrap_or_default(),
+        );
+        let note = format!(
+            "{}: from {from} to {to} in {:.1} s ({})",
+            record.reason,
+            seconds.as_secs_f64(),
+            record.evidence.join(", ")
+        );
+        publish(context, resource, EventType::Normal, "FailedOver", &note).await;
+    }
+    if let Some((status, reason, message)) = now
+        && before
+            .and_then(ready)
+            .is_none_or(|(old_status, old_reason, _)| (old_status, old_reason) != (status.clone(), reason.clone()))
+    {
+        let type_ = if status == "True" {
+            EventType::Normal
+        } else {
+            EventType::Warning
+        };
+        publish(context, resource, type_, &reason, &message).await;
+    }
+    context.memory.remember_written(resource, written);
+    Ok(())
+}
+
+/// Best effort: an event that cannot be published must not fail a pass.
+async fn publish(context: &Context, resource: &Arc<SqlEdgeInstance>, type_: EventType, reason: &str, note: &str) {
+    let mut note = note.to_owned();
+    // the API server takes 1 kB
+    if note.len() > 1000 {
+        let end = (0..=1000)
+            .rev()
+            .find(|at| note.is_char_boundary(*at))
+            .unwrap_or_default();
+        note.truncate(end);
+    }
+    let event = Event {
+        type_,
+        reason: reason.into(),
+        note: Some(note),
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    let reference = resource.object_ref(&());
+    let published = tokio::time::timeout(context.timing.call, context.recorder.publish(&event, &reference)).await;
+    if !matches!(published, Ok(Ok(()))) {
+        tracing::debug!(reason, "an event could not be published");
+    }
+}

@@ -1,0 +1,110 @@
+//! The errors of everything that talks to the outside. Pure modules have none: "not yet" and "not allowed" are values there.
+//! Display is one sentence without generated names or timestamps, because it may end up in a condition.
+
+/// What a call to the API server can end in.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The API server refused or the connection broke.
+    #[error("failed to {verb} {kind}: {}", chain(.source))]
+    Api {
+        /// What was attempted: `get`, `apply`, `delete`, ...
+        verb: &'static str,
+        /// The kind it was attempted on.
+        kind: String,
+        /// What the client library says.
+        source: Box<kube::Error>,
+    },
+    /// No answer within the time that one place grants every call.
+    #[error("failed to {verb} {kind}: no answer from the API server within {seconds} s")]
+    Timeout {
+        /// What was attempted.
+        verb: &'static str,
+        /// The kind it was attempted on.
+        kind: String,
+        /// The time granted.
+        seconds: u64,
+    },
+    /// The in-memory copy of the cluster is not complete yet.
+    #[error("the watch of {0} has not delivered its first list yet")]
+    NotSynced(&'static str),
+    /// The configuration of the process is unusable.
+    #[error("{0}")]
+    Settings(String),
+    /// A patch could not be built; a programming error that must not take the process down.
+    #[error("failed to build a patch for {kind}: {source}")]
+    Patch {
+        /// The kind it was meant for.
+        kind: String,
+        /// What serde says.
+        source: serde_json::Error,
+    },
+    /// The health and metrics endpoint could not be opened or died.
+    #[error("failed to serve {address}: {source}")]
+    Serve {
+        /// The address of the listener.
+        address: String,
+        /// What the system says.
+        source: std::io::Error,
+    },
+}
+
+/// Shorthand for results of this crate's I/O modules.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    /// The reason used as condition reason, event reason and metric label: a closed set.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::Api { source, .. } => match &**source {
+                kube::Error::Api(s) if s.is_conflict() => "Conflict",
+                kube::Error::Api(s) if s.is_forbidden() => "Forbidden",
+                kube::Error::Api(s) if s.is_invalid() => "Invalid",
+                kube::Error::Api(s) if s.is_not_found() => "NotFound",
+                kube::Error::Api(_) => "ApiRefused",
+                _ => "ApiUnreachable",
+            },
+            Self::Timeout { .. } => "ApiTimeout",
+            Self::NotSynced(_) => "NotSynced",
+            Self::Settings(_) => "Settings",
+            Self::Patch { .. } => "Patch",
+            Self::Serve { .. } => "Serve",
+        }
+    }
+
+    /// True where the object was not what the caller had judged: look again, nothing is wrong.
+    ///
+    /// A JSON patch whose `test` fails is answered 422, a stale resourceVersion or UID 409 (measured on 1.34.4).
+    pub fn is_moved(&self) -> bool {
+        self.api_status()
+            .is_some_and(|s| s.is_conflict() || s.is_invalid() || s.is_not_found())
+    }
+
+    /// The API server's own words, where it answered at all.
+    pub fn api_status(&self) -> Option<&kube::core::Status> {
+        match self {
+            Self::Api { source, .. } => match &**source {
+                kube::Error::Api(status) => Some(status),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+}
+
+/// "timed out" and "connection refused" stand only in the sources of a transport error.
+fn chain(error: &kube::Error) -> String {
+    if let kube::Error::Api(status) = error {
+        return status.message.clone();
+    }
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text.push_str(": ");
+            text.push_str(&inner_text);
+        }
+        source = inner.source();
+    }
+    text
+}

@@ -1,0 +1,199 @@
+//! Why an instance is not Ready, in one sentence. Pure: an ordered chain, the first thing that stands in the way wins.
+
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+
+use crate::desired::VOLUME_CHECK_CONTAINER;
+use crate::failover::{State, Verdict};
+use crate::observe::engine_status;
+use crate::plan::Plan;
+use crate::scene::Login;
+use crate::world::World;
+
+/// Condition reason and sentence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// Condition reason, event reason and metric label.
+    pub reason: &'static str,
+    /// One sentence: what it waits for, and the next step where a human has one.
+    pub message: String,
+}
+
+impl Finding {
+    fn new(reason: &'static str, message: impl Into<String>) -> Self {
+        Self {
+            reason,
+            message: message.into(),
+        }
+    }
+}
+
+/// Whether the database serves: the operator's login succeeded at the pod that holds the volume.
+pub fn is_serving(world: &World, verdict: &Verdict) -> bool {
+    matches!(verdict.state, State::Held | State::Suspect) && world.scene.login == Login::Succeeded
+}
+
+/// Why it does not serve; asked only if it does not.
+pub fn explain(world: &World, plan: &Plan, verdict: &Verdict) -> Finding {
+    if let Some(problem) = &plan.problem {
+        return Finding::new(problem.reason, problem.message.clone());
+    }
+    if world.claim.is_none() {
+        return Finding::new("Creating", format!("making claim {}", world.instance.claim_name));
+    }
+    match verdict.state {
+        State::Held => {}
+        State::Scheduling if volume_is_pending(world) => return pending_volume(world),
+        State::Suspect
+        | State::Stopping
+        | State::Blocked
+        | State::Evicting
+        | State::Detaching
+        | State::Opening
+        | State::Scheduling
+        | State::Waiting => return Finding::new(verdict.reason, verdict.message.clone()),
+    }
+    let Some(pod) = world.current_pod() else {
+        return Finding::new("NoPod", "waiting for the Deployment to create the pod");
+    };
+    init_container(pod)
+        .or_else(|| engine_container(world, pod))
+        .unwrap_or_else(|| not_yet(world, pod))
+}
+
+fn volume_is_pending(world: &World) -> bool {
+    world
+        .claim
+        .as_ref()
+        .and_then(|claim| claim.status.as_ref()?.phase.as_deref())
+        != Some("Bound")
+}
+
+fn pending_volume(world: &World) -> Finding {
+    let name = &world.instance.claim_name;
+    Finding::new(
+        "VolumePending",
+        format!(
+            "claim {name} has no volume yet; if this lasts, `kubectl describe pvc {name}` shows what the provisioner says"
+        ),
+    )
+}
+
+/// The volume check refuses in its own words, which name the claim and the next step.
+fn init_container(pod: &Pod) -> Option<Finding> {
+    let statuses = pod.status.as_ref()?.init_container_statuses.as_ref()?;
+    let check = statuses.iter().find(|status| status.name == VOLUME_CHECK_CONTAINER)?;
+    if let Some(finding) = pull(check) {
+        return Some(finding);
+    }
+    let ended = |state: &Option<k8s_openapi::api::core::v1::ContainerState>| state.as_ref()?.terminated.clone();
+    let terminated = ended(&check.state)
+        .or_else(|| ended(&check.last_state))
+        .filter(|t| t.exit_code != 0)?;
+    let words = terminated
+        .message
+        .unwrap_or_else(|| format!("it ended with exit code {}", terminated.exit_code));
+    Some(Finding::new(
+        "VolumeRefused",
+        format!("the check of the volume refuses to start the engine: {}", words.trim()),
+    ))
+}
+
+fn pull(status: &ContainerStatus) -> Option<Finding> {
+    let waiting = status.state.as_ref()?.waiting.as_ref()?;
+    let reason = waiting.reason.as_deref().unwrap_or_default();
+    match reason {
+        "ErrImagePull" | "ImagePullBackOff" | "InvalidImageName" | "ErrImageNeverPull" | "RegistryUnavailable" => {
+            let field = if status.name == VOLUME_CHECK_CONTAINER {
+                "the operator's own image"
+            } else {
+                "spec.image"
+            };
+            let words = waiting.message.as_deref().unwrap_or(reason);
+            Some(Finding::new(
+                "ImagePullFailed",
+                format!(
+                    "image {} cannot be pulled ({words}); correct {field} or spec.imagePullSecrets",
+                    status.image
+                ),
+            ))
+        }
+        "CreateContainerConfigError" | "CreateContainerError" | "RunContainerError" => {
+            let words = waiting.message.as_deref().unwrap_or(reason);
+            Some(Finding::new(
+                "ContainerFailed",
+                format!("the container cannot be created: {words}; correct the field it names"),
+            ))
+        }
+        _ => None,
+    }
+}
+
+fn engine_container(world: &World, pod: &Pod) -> Option<Finding> {
+    let status = engine_status(pod)?;
+    if let Some(finding) = pull(status) {
+        return Some(finding);
+    }
+    let state = status.state.as_ref()?;
+    if state.running.is_some() {
+        return None;
+    }
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let last = state
+        .terminated
+        .as_ref()
+        .or_else(|| status.last_state.as_ref()?.terminated.as_ref());
+    let last = last?;
+    // a database that was serving and ended is being restarted; one that keeps ending needs somebody to look
+    let reason = if status.restart_count > 1 {
+        "EngineExits"
+    } else {
+        "EngineRestarting"
+    };
+    let cause = match last.reason.as_deref() {
+        Some("OOMKilled") => "it ran out of memory; raise spec.resources.limits.memory".to_owned(),
+        _ => format!("`kubectl logs {name} -c {} --previous` shows why", status.name),
+    };
+    Some(Finding::new(
+        reason,
+        format!(
+            "the engine of {} ended with exit code {} and is restarted by the kubelet; {cause}",
+            world.instance.name, last.exit_code
+        ),
+    ))
+}
+
+fn not_yet(world: &World, pod: &Pod) -> Finding {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let node = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.node_name.as_deref())
+        .unwrap_or("its node");
+    let runs = engine_status(pod).is_some_and(|s| s.state.as_ref().is_some_and(|state| state.running.is_some()));
+    if !runs {
+        return Finding::new(
+            "PodStarting",
+            format!("pod {name} is being started on node {node}: attaching and mounting the volume comes first"),
+        );
+    }
+    match &world.scene.login {
+        Login::WrongPassword => Finding::new(
+            "PasswordDoesNotFit",
+            format!(
+                "the password in Secret {} is not the one on the volume of claim {}; put the password that this volume was last used with \
+                 into the Secret",
+                world.instance.secret_name, world.instance.claim_name
+            ),
+        ),
+        Login::NotYet(words) => Finding::new(
+            "Recovering",
+            format!("the engine answers but lets nobody in yet: {words}"),
+        ),
+        Login::Failed(_) | Login::NotTried | Login::Succeeded => Finding::new(
+            "EngineNotAnswering",
+            format!(
+                "pod {name} runs on node {node}, but its engine does not answer a login yet; `kubectl logs {name}` shows what it does"
+            ),
+        ),
+    }
+}

@@ -1,0 +1,149 @@
+//! For how long each node's Lease has been seen unchanged, by this process's own monotonic clock.
+//!
+//! The one thing kept in memory: lost on a restart it starts at zero, which is slower and safe. `renewTime` is never read,
+//! because that would compare the clocks of two machines.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+/// The book of heartbeats. Cheap to share; every method takes the lock for a moment.
+#[derive(Debug, Default)]
+pub struct Heartbeats {
+    book: Mutex<Book>,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    beats: HashMap<String, Beat>,
+    /// Holder pod UID -> what each node's Lease was when that pod was first known to be gone.
+    baselines: HashMap<String, HashMap<String, String>>,
+}
+
+#[derive(Debug)]
+struct Beat {
+    version: String,
+    since: Instant,
+    renewed: bool,
+}
+
+/// What is known of one node's Lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// For how long it has been seen unchanged.
+    pub unchanged: Duration,
+    /// Whether a change was ever seen.
+    pub renewed: bool,
+}
+
+impl Heartbeats {
+    /// Notes a Lease as the API server gave it.
+    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
+    pub fn saw(&self, node: &str, version: &str) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        match book.beats.get_mut(node) {
+            Some(beat) if beat.version == version => {}
+            Some(beat) => {
+                *beat = Beat {
+                    version: version.to_owned(),
+                    since: Instant::now(),
+                    renewed: true,
+                }
+            }
+            None => {
+                let beat = Beat {
+                    version: version.to_owned(),
+                    since: Instant::now(),
+                    renewed: false,
+                };
+                book.beats.insert(node.to_owned(), beat);
+            }
+        }
+    }
+
+    /// Forgets a node whose Lease was removed.
+    pub fn removed(&self, node: &str) {
+        self.book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .beats
+            .remove(node);
+    }
+
+    /// The heartbeat of a node.
+    pub fn of(&self, node: &str) -> Option<Heartbeat> {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.beats.get(node).map(|beat| Heartbeat {
+            unchanged: beat.since.elapsed(),
+            renewed: beat.renewed,
+        })
+    }
+
+    /// Notes what the Leases were when a holder's pod was known to be gone; only the first note counts.
+    pub fn released(&self, holder: &str, leases: impl IntoIterator<Item = (String, String)>) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.baselines
+            .entry(holder.to_owned())
+            .or_insert_with(|| leases.into_iter().collect());
+    }
+
+    /// Whether [`Heartbeats::released`] was noted.
+    pub fn knows_release_of(&self, holder: &str) -> bool {
+        self.book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .baselines
+            .contains_key(holder)
+    }
+
+    /// Whether the node renewed its Lease after the holder's pod was gone. A node without a baseline has not.
+    pub fn renewed_since_release(&self, holder: &str, node: &str) -> bool {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let baseline = book.baselines.get(holder).and_then(|nodes| nodes.get(node));
+        baseline
+            .zip(book.beats.get(node))
+            .is_some_and(|(then, now)| *then != now.version)
+    }
+
+    /// Drops the baseline of a holder that is not of interest any more.
+    pub fn settled(&self, holder: &str) {
+        self.book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .baselines
+            .remove(holder);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_seen_twice_without_a_change_is_not_renewed() {
+        let beats = Heartbeats::default();
+        beats.saw("n1", "7");
+        beats.saw("n1", "7");
+        assert!(!beats.of("n1").expect("known").renewed);
+        beats.saw("n1", "8");
+        assert!(beats.of("n1").expect("known").renewed);
+    }
+
+    #[test]
+    fn only_a_renewal_after_the_release_counts() {
+        let beats = Heartbeats::default();
+        beats.saw("n1", "7");
+        beats.saw("n1", "8");
+        assert!(!beats.renewed_since_release("pod", "n1"), "no release was noted");
+        beats.released("pod", [("n1".to_owned(), "8".to_owned())]);
+        assert!(!beats.renewed_since_release("pod", "n1"));
+        beats.released("pod", [("n1".to_owned(), "7".to_owned())]);
+        assert!(
+            !beats.renewed_since_release("pod", "n1"),
+            "a second note must not move the baseline"
+        );
+        beats.saw("n1", "9");
+        assert!(beats.renewed_since_release("pod", "n1"));
+        assert!(!beats.renewed_since_release("pod", "n2"), "a node that was not noted");
+    }
+}

@@ -1,0 +1,29 @@
+//! The operator's parts. `main` wires them together; see each module for what it may and may not do.
+
+pub mod api;
+pub mod apply;
+pub mod cluster;
+pub mod context;
+pub mod controller;
+pub mod desired;
+pub mod drift;
+pub mod driver_class;
+pub mod error;
+pub mod failover;
+pub mod guard;
+pub mod health;
+pub mod heartbeats;
+pub mod instance;
+pub mod leader;
+pub mod login;
+pub mod metrics;
+pub mod observe;
+pub mod operator;
+pub mod password;
+pub mod plan;
+pub mod scene;
+pub mod settings;
+pub mod status;
+pub mod telemetry;
+pub mod watch;
+pub mod world;

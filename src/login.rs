@@ -1,0 +1,117 @@
+//! The operator's own login: the only thing that makes an instance Ready. Speaks TDS through tiberius, straight to the pod.
+//! I/O only; what a result means is decided elsewhere. Passwords never leave this module in an error.
+
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use tiberius::{AuthMethod, Client, Config, EncryptionLevel};
+use tokio_util::compat::TokioAsyncWriteCompatExt as _;
+
+/// Login name; an instance has no other that the operator could know.
+const USER: &str = "sa";
+
+/// 18456 "Login failed for user"; anything else an engine says while it starts is "not yet".
+const LOGIN_FAILED: u32 = 18456;
+
+/// Where and as whom to log in.
+#[derive(Clone)]
+pub struct Target {
+    /// Pod address.
+    pub host: String,
+    /// Container port.
+    pub port: u16,
+    /// Password of sa.
+    pub password: String,
+}
+
+impl std::fmt::Debug for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Target")
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What came of a login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// Logged in.
+    Succeeded {
+        /// `ProductVersion` of the engine.
+        version: String,
+        /// `@@SERVERNAME`: the pod's host name.
+        server: String,
+    },
+    /// The engine refused the password: it does not fit the data on the volume.
+    WrongPassword,
+    /// The engine answered, but lets nobody in yet.
+    NotYet(String),
+    /// No answer in time, or no connection.
+    NoAnswer(String),
+}
+
+/// Something that can log in; the tests without nodes put their own in place.
+pub trait Door: Send + Sync {
+    /// Tries once.
+    fn login(&self, target: Target) -> BoxFuture<'_, Attempt>;
+}
+
+/// The real thing.
+#[derive(Clone, Copy, Debug)]
+pub struct Tds {
+    /// Time for connection, login and query together.
+    pub timeout: Duration,
+}
+
+impl Door for Tds {
+    fn login(&self, target: Target) -> BoxFuture<'_, Attempt> {
+        Box::pin(async move {
+            match tokio::time::timeout(self.timeout, attempt(&target)).await {
+                Ok(Ok(attempt)) => attempt,
+                Ok(Err(error)) => classify(&error),
+                Err(_) => Attempt::NoAnswer(format!("no answer within {} s", self.timeout.as_secs())),
+            }
+        })
+    }
+}
+
+async fn attempt(target: &Target) -> tiberius::Result<Attempt> {
+    let mut config = Config::new();
+    config.host(&target.host);
+    config.port(target.port);
+    config.authentication(AuthMethod::sql_server(USER, &target.password));
+    config.application_name("sqledge-operator");
+    // The engine's own certificate is self-signed; the pod network is the trust boundary here.
+    config.encryption(EncryptionLevel::On);
+    config.trust_cert();
+    let stream = tokio::net::TcpStream::connect(config.get_addr())
+        .await
+        .map_err(tiberius::error::Error::from)?;
+    stream.set_nodelay(true).map_err(tiberius::error::Error::from)?;
+    let mut client = Client::connect(config, stream.compat_write()).await?;
+    let version = text(
+        &mut client,
+        "SELECT CAST(SERVERPROPERTY('ProductVersion') AS NVARCHAR(128))",
+    )
+    .await?;
+    let server = text(&mut client, "SELECT @@SERVERNAME").await?;
+    client.close().await?;
+    Ok(Attempt::Succeeded { version, server })
+}
+
+type Connection = Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
+
+async fn text(client: &mut Connection, query: &str) -> tiberius::Result<String> {
+    let row = client.simple_query(query).await?.into_row().await?;
+    let value = row.and_then(|row| row.try_get::<&str, _>(0).ok().flatten().map(str::to_owned));
+    Ok(value.unwrap_or_default())
+}
+
+fn classify(error: &tiberius::error::Error) -> Attempt {
+    match error {
+        tiberius::error::Error::Server(token) if token.code() == LOGIN_FAILED => Attempt::WrongPassword,
+        tiberius::error::Error::Server(token) => Attempt::NotYet(token.message().to_owned()),
+        other => Attempt::NoAnswer(other.to_string()),
+    }
+}

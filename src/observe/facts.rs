@@ -1,0 +1,187 @@
+//! From API objects to the plain facts of `scene`. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
+
+use crate::api::SqlEdgeInstance;
+use crate::cluster::Judged;
+use crate::driver_class::{self, DriverClass};
+use crate::heartbeats::Heartbeats;
+use crate::instance::Instance;
+use crate::scene::{Attachment, Claim, Holder, NodeFacts, NodeReady, PodFacts, Volume};
+use crate::world::{HOLDER_NODE, HOLDER_POD, PIN_REFUSED, annotation, is_finished, is_gated};
+
+/// Label by which a pin sends a pod back to a node.
+const HOSTNAME: &str = "kubernetes.io/hostname";
+
+pub fn holder(claim: &PersistentVolumeClaim) -> Option<Holder> {
+    let pod = annotation(claim, HOLDER_POD)?.to_owned();
+    Some(Holder {
+        pod,
+        node: annotation(claim, HOLDER_NODE).map(str::to_owned),
+    })
+}
+
+pub fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
+    let modes = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.access_modes.as_deref())
+        .unwrap_or_default();
+    modes == ["ReadWriteOncePod"]
+}
+
+pub fn claim(instance: &Instance, claim: Option<&PersistentVolumeClaim>, exclusive: bool) -> Claim {
+    Claim {
+        name: instance.claim_name.clone(),
+        exclusive,
+        holder: claim.and_then(holder),
+        pin_refused: claim
+            .and_then(|claim| annotation(claim, PIN_REFUSED))
+            .map(str::to_owned),
+    }
+}
+
+pub fn volume(volume: &PersistentVolume, classes: &BTreeMap<String, DriverClass>) -> Volume {
+    let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
+    let driver = csi.map(|csi| csi.driver.clone());
+    Volume {
+        name: volume.name_any(),
+        class: driver_class::classify(driver.as_deref(), classes),
+        // the name that kubelet and attach-detach controller give a CSI volume
+        unique_name: csi.map(|csi| format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle)),
+        driver,
+    }
+}
+
+/// Made from the template of a Deployment of ours: no other pod carries both our labels and our claim.
+pub fn is_ours(pod: &Pod, instance: &Instance) -> bool {
+    let labels = pod.labels();
+    mentions(pod, &instance.claim_name)
+        && instance
+            .labels()
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+        && pod
+            .owner_references()
+            .iter()
+            .any(|owner| owner.kind == "ReplicaSet" && owner.controller == Some(true))
+}
+
+/// Whether one of its volumes is the claim.
+pub fn mentions(pod: &Pod, claim: &str) -> bool {
+    let volumes = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.volumes.as_deref())
+        .unwrap_or_default();
+    volumes.iter().any(|v| {
+        v.persistent_volume_claim
+            .as_ref()
+            .is_some_and(|source| source.claim_name == claim)
+    })
+}
+
+pub fn pod(pod: &Pod, instance: &Instance, now: Timestamp) -> PodFacts {
+    let spec = pod.spec.clone().unwrap_or_default();
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.as_deref())
+        .unwrap_or_default();
+    let unschedulable = conditions
+        .iter()
+        .find(|c| c.type_ == "PodScheduled" && c.status == "False" && c.reason.as_deref() == Some("Unschedulable"));
+    let node_selector = spec.node_selector.unwrap_or_default();
+    PodFacts {
+        judged: judged(pod),
+        ours: is_ours(pod, instance),
+        gated: is_gated(pod),
+        node: spec.node_name,
+        deleting: pod.metadata.deletion_timestamp.is_some(),
+        finished: is_finished(pod),
+        pinned: node_selector.contains_key(HOSTNAME) && !instance.node_selector.contains_key(HOSTNAME),
+        unschedulable_for: unschedulable
+            .and_then(|c| c.last_transition_time.as_ref())
+            .map_or(Duration::ZERO, |time| elapsed(time.0, now)),
+        unschedulable: unschedulable.map(|c| c.message.clone().unwrap_or_default()),
+        node_selector,
+    }
+}
+
+pub fn attachment(attachment: &VolumeAttachment) -> Option<Attachment> {
+    Some(Attachment {
+        judged: Judged::of(attachment)?,
+        node: attachment.spec.node_name.clone(),
+        deleting: attachment.metadata.deletion_timestamp.is_some(),
+        detach_error: attachment
+            .status
+            .as_ref()
+            .and_then(|s| s.detach_error.as_ref()?.message.clone()),
+    })
+}
+
+pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Option<(String, NodeFacts)> {
+    let name = node.name_any();
+    let status = node.status.clone().unwrap_or_default();
+    let spec = node.spec.clone().unwrap_or_default();
+    let ready = status
+        .conditions
+        .unwrap_or_default()
+        .into_iter()
+        .find(|c| c.type_ == "Ready")
+        .map(|c| c.status);
+    let taints = spec.taints.unwrap_or_default();
+    let beat = heartbeats.of(&name);
+    let facts = NodeFacts {
+        judged: Judged::of(node)?,
+        lease_unchanged: beat.map(|beat| beat.unchanged),
+        lease_renewed: beat.is_some_and(|beat| beat.renewed),
+        renewed_since_release: holder.is_some_and(|holder| heartbeats.renewed_since_release(holder, &name)),
+        ready: match ready.as_deref() {
+            Some("True") => NodeReady::True,
+            Some("False") => NodeReady::False,
+            _ => NodeReady::Unknown,
+        },
+        schedulable: spec.unschedulable != Some(true)
+            && !taints
+                .iter()
+                .any(|t| t.effect == "NoSchedule" || t.effect == "NoExecute"),
+        out_of_service: taints.iter().any(|t| t.key == "node.kubernetes.io/out-of-service"),
+        labels: node.labels().clone(),
+        volumes_in_use: status.volumes_in_use.unwrap_or_default(),
+        volumes_attached: status
+            .volumes_attached
+            .unwrap_or_default()
+            .into_iter()
+            .map(|v| v.name)
+            .collect(),
+    };
+    Some((name, facts))
+}
+
+/// By the record in the status: for how long the volume is being taken from the old node.
+pub fn detaching_for(resource: &SqlEdgeInstance, now: Timestamp) -> Option<Duration> {
+    let failover = resource.status.as_ref()?.failover.as_ref()?;
+    let phase = failover.phases.iter().find(|phase| phase.name == "Detaching")?;
+    Some(elapsed(phase.started_at.0, now))
+}
+
+fn judged(pod: &Pod) -> Judged {
+    Judged {
+        namespace: pod.namespace().unwrap_or_default(),
+        name: pod.name_any(),
+        uid: pod.uid().unwrap_or_default(),
+        resource_version: pod.resource_version().unwrap_or_default(),
+    }
+}
+
+/// Of an API timestamp; for waiting and wording only, never for safety. A clock that runs behind counts as no time at all.
+fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
+    Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}

@@ -1,0 +1,81 @@
+//! Reads the password Secret: by name, and not more often than needed. Secrets are never listed or watched.
+
+use k8s_openapi::api::core::v1::Secret;
+use kube::ResourceExt as _;
+
+use crate::context::{Context, Password};
+use crate::error::Result;
+use crate::instance::Instance;
+use crate::password;
+use crate::world::SecretFacts;
+
+/// Keys under which a Secret may hold the password, in order.
+const KEYS: [&str; 2] = ["MSSQL_SA_PASSWORD", "SA_PASSWORD"];
+
+/// The facts for the pure modules, and the password for the login alone.
+pub async fn read(context: &Context, instance: &Instance) -> Result<(SecretFacts, Option<String>)> {
+    let cache_key = format!("{}/{}/{:?}", instance.uid, instance.secret_name, instance.secret_key);
+    if let Some(Password { key, value, owned }) = context.memory.password(&cache_key, super::RESYNC) {
+        return Ok((SecretFacts::Usable { key, owned }, Some(value)));
+    }
+    let Some(secret) = context
+        .cluster
+        .get::<Secret>(&instance.namespace, &instance.secret_name)
+        .await?
+    else {
+        return Ok((SecretFacts::Missing, None));
+    };
+    if instance.secret_is_ours
+        && secret.labels().get("app.kubernetes.io/managed-by").map(String::as_str) != Some("sqledge-operator")
+    {
+        return Ok((SecretFacts::Foreign, None));
+    }
+    let keys: Vec<&str> = instance.secret_key.as_deref().map_or(KEYS.to_vec(), |key| vec![key]);
+    let data = secret.data.unwrap_or_default();
+    let Some((key, bytes)) = keys.iter().find_map(|key| Some((*key, data.get(*key)?))) else {
+        return Ok((
+            SecretFacts::NoKey {
+                wanted: keys.join(" or "),
+            },
+            None,
+        ));
+    };
+    let Ok(value) = String::from_utf8(bytes.0.clone()) else {
+        return Ok((
+            SecretFacts::Weak {
+                why: "it is not valid UTF-8".into(),
+            },
+            None,
+        ));
+    };
+    if let Err(why) = password::check(&value) {
+        return Ok((SecretFacts::Weak { why }, None));
+    }
+    let owned = secret
+        .metadata
+        .owner_references
+        .unwrap_or_default()
+        .iter()
+        .any(|owner| owner.uid == instance.uid);
+    let remembered = Password {
+        key: key.to_owned(),
+        value: value.clone(),
+        owned,
+    };
+    context.memory.remember_password(&cache_key, remembered);
+    Ok((
+        SecretFacts::Usable {
+            key: key.to_owned(),
+            owned,
+        },
+        Some(value),
+    ))
+}
+
+/// Forgets what was read, so that the next pass reads again.
+pub fn forget(context: &Context, instance: &Instance) {
+    context.memory.forget_password(&format!(
+        "{}/{}/{:?}",
+        instance.uid, instance.secret_name, instance.secret_key
+    ));
+}

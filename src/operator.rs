@@ -1,0 +1,149 @@
+//! Puts the parts together: election, watches, controllers, endpoint, and an orderly end.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future;
+use kube::runtime::events::{Recorder, Reporter};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cluster::Cluster;
+use crate::context::{Context, Memory};
+use crate::controller;
+use crate::error::{Error, Result};
+use crate::heartbeats::Heartbeats;
+use crate::leader::{Elector, Leadership};
+use crate::login::Tds;
+use crate::metrics::Metrics;
+use crate::settings::{Identity, Settings, Timing};
+use crate::telemetry;
+use crate::watch as caches;
+
+/// Time for one login.
+const LOGIN: Duration = Duration::from_secs(2);
+
+/// Runs the operator until SIGTERM or SIGINT.
+pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> Result<()> {
+    let timing = Timing::default();
+    let cluster = Cluster::connect(timing.call).await?;
+    let (stop, stopped) = watch::channel(false);
+    let metrics = Arc::new(Metrics::default());
+    let (elector, leadership) = Elector::new(cluster.clone(), identity.clone());
+    let (synced, is_synced) = watch::channel(false);
+    tokio::spawn({
+        let (metrics, leadership, stop) = (metrics.clone(), leadership.clone(), stop.clone());
+        async move {
+            if let Err(error) = telemetry::serve(listen, metrics, leadership, is_synced).await {
+                tracing::error!(%error, "the endpoint ended");
+                stop.send_replace(true);
+            }
+        }
+    });
+    let election = tokio::spawn(elector.run(until_stopped(stopped.clone())));
+    let shared = Shared {
+        cluster,
+        settings,
+        identity,
+        timing,
+        metrics,
+        leadership,
+    };
+    let namespaces: Vec<Option<String>> = match shared.settings.watch_namespaces.as_slice() {
+        [] => vec![None],
+        some => some.iter().cloned().map(Some).collect(),
+    };
+    let mut contexts = Vec::new();
+    let mut controllers = Vec::new();
+    for namespace in namespaces {
+        let (context, triggers) = shared.context(namespace.as_deref());
+        contexts.push(context.clone());
+        controllers.push(controller::run(context, triggers, until_stopped(stopped.clone())));
+    }
+    tokio::spawn(async move {
+        for context in &contexts {
+            if context.caches.ready().await.is_err() {
+                return;
+            }
+        }
+        synced.send_replace(true);
+        tracing::info!("the caches are complete");
+    });
+    let mut signals = Signals::new()?;
+    let all = future::join_all(controllers);
+    tokio::pin!(all);
+    tokio::select! {
+        _ = &mut all => {}
+        () = signals.any() => {
+            tracing::info!("asked to stop; finishing what is under way");
+            stop.send_replace(true);
+            // a pass ends within its calls' timeouts; the kubelet's patience is the outer limit
+            let _ = tokio::time::timeout(Duration::from_secs(15), &mut all).await;
+        }
+    }
+    stop.send_replace(true);
+    let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
+    Ok(())
+}
+
+struct Shared {
+    cluster: Cluster,
+    settings: Settings,
+    identity: Identity,
+    timing: Timing,
+    metrics: Arc<Metrics>,
+    leadership: Leadership,
+}
+
+impl Shared {
+    fn context(&self, namespace: Option<&str>) -> (Arc<Context>, caches::Triggers) {
+        let heartbeats = Arc::new(Heartbeats::default());
+        let (caches, triggers) = caches::start(&self.cluster.client(), namespace, heartbeats.clone());
+        let reporter = Reporter {
+            controller: "sqledge-operator".into(),
+            instance: Some(self.identity.pod_name.clone()),
+        };
+        let context = Context {
+            recorder: Recorder::new(self.cluster.client(), reporter),
+            cluster: self.cluster.clone(),
+            caches,
+            heartbeats,
+            door: Arc::new(Tds { timeout: LOGIN }),
+            settings: self.settings.clone(),
+            identity: self.identity.clone(),
+            timing: self.timing,
+            leadership: self.leadership.clone(),
+            metrics: self.metrics.clone(),
+            memory: Memory::default(),
+        };
+        (Arc::new(context), triggers)
+    }
+}
+
+async fn until_stopped(mut stopped: watch::Receiver<bool>) {
+    // an error means that the sender is gone, and with it the process
+    let _ = stopped.wait_for(|stopped| *stopped).await;
+}
+
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let failed = |e: std::io::Error| Error::Settings(format!("no signal handler can be installed: {e}"));
+        Ok(Self {
+            terminate: signal(SignalKind::terminate()).map_err(failed)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(failed)?,
+        })
+    }
+
+    async fn any(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}

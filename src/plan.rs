@@ -1,0 +1,324 @@
+//! What is to be done about an instance's children. Pure: [`World`] in, [`Plan`] out.
+//!
+//! Every step is idempotent: a crash after any of them is made good by the next pass. What must not be done twice, or is
+//! dangerous, is no step; it is the one [`crate::failover::Act`] of a pass.
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use kube::{Resource, ResourceExt as _};
+use serde_json::{Value, json};
+
+use crate::api::{DeletionPolicy, SqlEdgeInstance};
+use crate::cluster::Judged;
+use crate::desired::{self, INSTANCE_UID, Rendering, TEMPLATE_BUILDER, TEMPLATE_INPUTS, VOLUME_ID};
+use crate::drift;
+use crate::instance::Instance;
+use crate::settings::Identity;
+use crate::world::{SecretFacts, StorageClassFacts, World, annotation};
+
+/// What to do, and what stands in the way.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// The first thing that a user must put right.
+    pub problem: Option<Problem>,
+}
+
+/// One idempotent write.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Make a password and keep it.
+    CreateSecret,
+    /// Make the claim, with an identity for its volume.
+    CreateClaim,
+    /// JSON patch of the claim: adopt it, grow it, or change who deletes it.
+    PatchClaim {
+        /// The claim as judged.
+        claim: Judged,
+        /// What to change.
+        operations: Vec<Value>,
+    },
+    /// Change who deletes the Secret.
+    OwnSecret {
+        /// Whether the resource is to own it.
+        owned: bool,
+    },
+    /// Apply the Service.
+    ApplyService(Box<Service>),
+    /// Apply the Deployment.
+    ApplyDeployment(Box<Deployment>),
+    /// Only put the number of replicas right, and leave a template that an older operator made alone.
+    ScaleToOne {
+        /// The Deployment as judged.
+        deployment: Judged,
+    },
+}
+
+/// Something only a user can put right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// Condition reason and event reason.
+    pub reason: &'static str,
+    /// One sentence that names the object or field and the next step.
+    pub message: String,
+}
+
+/// Makes the plan.
+pub fn plan(world: &World, identity: &Identity) -> Plan {
+    let mut plan = Plan::default();
+    secret(world, &mut plan);
+    claim(world, &mut plan);
+    service(world, &mut plan);
+    deployment(world, identity, &mut plan);
+    plan
+}
+
+impl Plan {
+    fn problem(&mut self, reason: &'static str, message: String) {
+        self.problem.get_or_insert(Problem { reason, message });
+    }
+}
+
+fn secret(world: &World, plan: &mut Plan) {
+    let Instance {
+        secret_name: name,
+        secret_is_ours,
+        ..
+    } = &world.instance;
+    match &world.secret {
+        SecretFacts::Usable { owned, .. } => {
+            let wanted = world.instance.deletion_policy == DeletionPolicy::Delete;
+            if *secret_is_ours && *owned != wanted {
+                plan.steps.push(Step::OwnSecret { owned: wanted });
+            }
+        }
+        SecretFacts::Missing if *secret_is_ours && !world.volume_was_used() => plan.steps.push(Step::CreateSecret),
+        SecretFacts::Missing if *secret_is_ours => plan.problem(
+            "SecretMissing",
+            format!(
+                "Secret {name} is gone, and a new password would not fit the data on claim {}; create the Secret again with the old password \
+                 under the key MSSQL_SA_PASSWORD and the label app.kubernetes.io/managed-by=sqledge-operator",
+                world.instance.claim_name
+            ),
+        ),
+        SecretFacts::Missing => plan.problem(
+            "SecretMissing",
+            format!("Secret {name}, named in spec.saPasswordSecretRef, does not exist; create it or correct the name"),
+        ),
+        SecretFacts::NoKey { wanted } => plan.problem(
+            "SecretKeyMissing",
+            format!("Secret {name} has no key {wanted}; add the key or set spec.saPasswordSecretRef.key"),
+        ),
+        SecretFacts::Weak { why } => plan.problem(
+            "PasswordTooWeak",
+            format!("the engine would refuse the password in Secret {name} because {why}; change it"),
+        ),
+        SecretFacts::Foreign => conflict(plan, "Secret", name),
+    }
+}
+
+fn conflict(plan: &mut Plan, kind: &str, name: &str) {
+    plan.problem(
+        "NameConflict",
+        format!("{kind} {name} exists and is not ours, so it is left alone; rename or delete it, or give the resource another name"),
+    );
+}
+
+fn claim(world: &World, plan: &mut Plan) {
+    let instance = &world.instance;
+    let name = &instance.claim_name;
+    match &world.storage_class {
+        StorageClassFacts::Missing(class) => plan.problem(
+            "StorageClassMissing",
+            format!("claim {name} asks for storage class {class}, which does not exist; create it or correct spec.storage.storageClassName"),
+        ),
+        StorageClassFacts::NoDefault => plan.problem(
+            "StorageClassMissing",
+            format!("claim {name} names no storage class and the cluster has no default; set spec.storage.storageClassName"),
+        ),
+        StorageClassFacts::Exists | StorageClassFacts::NotLookedUp => {}
+    }
+    let Some(claim) = &world.claim else {
+        if !instance.claim_is_ours {
+            let message = format!(
+                "claim {name}, named in spec.storage.existingClaim, does not exist; create it or correct the name"
+            );
+            return plan.problem("ClaimMissing", message);
+        }
+        // a claim of a class that does not exist yet could not be corrected: its class is fixed
+        if !matches!(
+            world.storage_class,
+            StorageClassFacts::Missing(_) | StorageClassFacts::NoDefault
+        ) {
+            plan.steps.push(Step::CreateClaim);
+        }
+        return;
+    };
+    if claim.metadata.deletion_timestamp.is_some() {
+        let message = format!(
+            "claim {name} is being deleted; nothing can be started on it, and a new one is made when it is gone"
+        );
+        return plan.problem("ClaimTerminating", message);
+    }
+    if let Some(rival) = &world.claim_rival {
+        let message =
+            format!("claim {name} belongs to SqlEdgeInstance {rival}; name another claim or delete that resource");
+        return plan.problem("ClaimInUse", message);
+    }
+    if instance.claim_is_ours
+        && !instance
+            .labels()
+            .iter()
+            .all(|(key, value)| claim.labels().get(key) == Some(value))
+    {
+        return conflict(plan, "PersistentVolumeClaim", name);
+    }
+    let operations = claim_operations(instance, claim);
+    if let Some(judged) = Judged::of(claim).filter(|_| !operations.is_empty()) {
+        plan.steps.push(Step::PatchClaim {
+            claim: judged,
+            operations,
+        });
+    }
+}
+
+fn claim_operations(instance: &Instance, claim: &PersistentVolumeClaim) -> Vec<Value> {
+    let mut operations = Vec::new();
+    let adopted = annotation(claim, INSTANCE_UID) == Some(&instance.uid)
+        && annotation(claim, VOLUME_ID).is_some()
+        && instance
+            .labels()
+            .iter()
+            .all(|(key, value)| claim.labels().get(key) == Some(value));
+    if !adopted {
+        let mut annotations = claim.annotations().clone();
+        annotations.insert(INSTANCE_UID.into(), instance.uid.clone());
+        // the claim's own UID is as good as any random value, and the same in every attempt
+        annotations
+            .entry(VOLUME_ID.into())
+            .or_insert_with(|| claim.uid().unwrap_or_default());
+        let mut labels = claim.labels().clone();
+        labels.extend(instance.labels());
+        operations.push(json!({"op": "add", "path": "/metadata/annotations", "value": annotations}));
+        operations.push(json!({"op": "add", "path": "/metadata/labels", "value": labels}));
+    }
+    if !instance.claim_is_ours {
+        return operations;
+    }
+    let owners = claim.owner_references();
+    let owned = owners.iter().any(|owner| owner.uid == instance.uid);
+    let wanted = instance.deletion_policy == DeletionPolicy::Delete;
+    if owned != wanted {
+        // owners that no longer exist would have the claim collected as garbage
+        let owners = if wanted {
+            vec![instance.owner_reference()]
+        } else {
+            Vec::new()
+        };
+        operations.push(json!({"op": "add", "path": "/metadata/ownerReferences", "value": owners}));
+    }
+    let requested = claim
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
+    if let (Some(size), Some(requested)) = (&instance.size, requested)
+        && instance.size_exceeds(requested)
+    {
+        operations.push(json!({"op": "replace", "path": "/spec/resources/requests/storage", "value": size}));
+    }
+    operations
+}
+
+/// Whether an object of our name is ours.
+enum Ownership {
+    Ours,
+    /// Of a resource of our name that was deleted; the garbage collector is about to remove it.
+    Predecessors,
+    Foreign,
+}
+
+fn ownership<K: Resource>(instance: &Instance, object: &K) -> Ownership {
+    let owners = object.owner_references();
+    let kind = SqlEdgeInstance::kind(&());
+    match owners.iter().find(|owner| owner.controller == Some(true)) {
+        Some(owner) if owner.uid == instance.uid => Ownership::Ours,
+        Some(owner) if owner.kind == kind && owner.name == instance.name => Ownership::Predecessors,
+        _ => Ownership::Foreign,
+    }
+}
+
+/// Whether the child may be applied; if not, the plan says why.
+fn may_apply<K: Resource<DynamicType = ()>>(
+    plan: &mut Plan,
+    instance: &Instance,
+    stored: Option<&K>,
+    name: &str,
+) -> bool {
+    let Some(stored) = stored else { return true };
+    match ownership(instance, stored) {
+        Ownership::Ours if stored.meta().deletion_timestamp.is_none() => true,
+        Ownership::Ours | Ownership::Predecessors => {
+            let message = format!(
+                "{} {name} of an earlier resource is being removed; it is made again when it is gone",
+                K::kind(&())
+            );
+            plan.problem("PredecessorTerminating", message);
+            false
+        }
+        Ownership::Foreign => {
+            conflict(plan, &K::kind(&()), name);
+            false
+        }
+    }
+}
+
+fn service(world: &World, plan: &mut Plan) {
+    let instance = &world.instance;
+    if !may_apply(plan, instance, world.service.as_ref(), &instance.service_name) {
+        return;
+    }
+    let wanted = desired::service(instance);
+    if world
+        .service
+        .as_ref()
+        .is_none_or(|stored| !drift::is_stated(&wanted, stored))
+    {
+        plan.steps.push(Step::ApplyService(Box::new(wanted)));
+    }
+}
+
+fn deployment(world: &World, identity: &Identity, plan: &mut Plan) {
+    let instance = &world.instance;
+    if !may_apply(plan, instance, world.deployment.as_ref(), &instance.name) {
+        return;
+    }
+    // what already runs is left running, but nothing is started or changed on a doubtful footing
+    if plan.problem.is_some() {
+        return;
+    }
+    let (SecretFacts::Usable { key, .. }, Some(volume_id)) = (&world.secret, world.volume_id()) else {
+        return;
+    };
+    let rendering = Rendering {
+        operator_image: &identity.image,
+        volume_id,
+        secret_key: key,
+    };
+    let wanted = desired::deployment(instance, &rendering);
+    let Some(stored) = &world.deployment else {
+        return plan.steps.push(Step::ApplyDeployment(Box::new(wanted)));
+    };
+    let same = |key: &str| annotation(stored, key) == annotation(&wanted, key);
+    if same(TEMPLATE_INPUTS) && !same(TEMPLATE_BUILDER) {
+        // P7: another version of the operator would render it differently; that alone must not restart a database
+        let replicas = stored.spec.as_ref().and_then(|spec| spec.replicas);
+        if let Some(judged) = Judged::of(stored).filter(|_| replicas != Some(1)) {
+            plan.steps.push(Step::ScaleToOne { deployment: judged });
+        }
+        return;
+    }
+    if !drift::is_stated(&wanted, stored) {
+        plan.steps.push(Step::ApplyDeployment(Box::new(wanted)));
+    }
+}

@@ -1,0 +1,218 @@
+//! What the failover decision is taken on: plain facts about one volume, the pods that want it and the nodes that may still hold it.
+//! Pure data; `observe` fills it, `failover` reads it. Durations come from the operator's monotonic clock and never from
+//! comparing the clocks of two machines.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::cluster::Judged;
+use crate::driver_class::DriverClass;
+use crate::settings::Timing;
+
+/// Everything that bears on "may the volume change hands".
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scene {
+    /// The claim and the durable record on it.
+    pub claim: Claim,
+    /// The volume behind the claim, once bound.
+    pub volume: Option<Volume>,
+    /// Every pod of the namespace that mentions the claim, ours or not.
+    pub pods: Vec<PodFacts>,
+    /// Attachments of the volume, to any node.
+    pub attachments: Vec<Attachment>,
+    /// All nodes by name.
+    pub nodes: BTreeMap<String, NodeFacts>,
+    /// The operator's own login at the running pod.
+    pub login: Login,
+    /// `sqledge.io/confirm-node-dead` of the resource: a pod UID.
+    pub confirmed_dead: Option<String>,
+    /// Whether the operator may shrink `volumesInUse` of a dead node.
+    pub fast_detach: bool,
+    /// For how long the targeted detach of this failover has been under way, by the record in the status.
+    pub detaching_for: Option<Duration>,
+    /// The figures of the rules.
+    pub timing: Timing,
+}
+
+/// The claim and what it says about who was last let at the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Name, for messages.
+    pub name: String,
+    /// `ReadWriteOncePod`: one pod at a time, enforced by scheduler and kubelet.
+    pub exclusive: bool,
+    /// The last pod that was let at the volume.
+    pub holder: Option<Holder>,
+    /// A node that a pinned pod could not be placed on; it is not tried again for this holder.
+    pub pin_refused: Option<String>,
+}
+
+/// The durable record of the pod that may have the volume mounted; kept on the claim, so that it outlives pod, resource and operator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// UID of the pod whose gate was opened.
+    pub pod: String,
+    /// The node it runs on or is pinned to; `None` until it is bound.
+    pub node: Option<String>,
+}
+
+/// The volume behind the claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Volume {
+    /// Name of the `PersistentVolume`.
+    pub name: String,
+    /// CSI driver, if it is a CSI volume.
+    pub driver: Option<String>,
+    /// What the driver's detach proves.
+    pub class: DriverClass,
+    /// Its name in `status.volumesInUse` and `status.volumesAttached`.
+    pub unique_name: Option<String>,
+}
+
+/// A pod that mentions the claim.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PodFacts {
+    /// Identity, as judged.
+    pub judged: Judged,
+    /// Made from our Deployment's template.
+    pub ours: bool,
+    /// Our scheduling gate is still shut: the pod never ran.
+    pub gated: bool,
+    /// The node it is bound to.
+    pub node: Option<String>,
+    /// A deletion has been asked for.
+    pub deleting: bool,
+    /// Phase Succeeded or Failed.
+    pub finished: bool,
+    /// The host name our pin asks for.
+    pub pinned: bool,
+    /// What the scheduler says if it finds no node.
+    pub unschedulable: Option<String>,
+    /// For how long it has been saying so.
+    pub unschedulable_for: Duration,
+    /// `nodeSelector` of the pod.
+    pub node_selector: BTreeMap<String, String>,
+}
+
+/// A `VolumeAttachment` of the volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Identity, as judged.
+    pub judged: Judged,
+    /// The node it names.
+    pub node: String,
+    /// A detach is under way.
+    pub deleting: bool,
+    /// What the driver last said to a detach.
+    pub detach_error: Option<String>,
+}
+
+/// A node as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFacts {
+    /// Identity, as judged.
+    pub judged: Judged,
+    /// For how long the node's own Lease has been seen unchanged; `None` if it has no Lease.
+    pub lease_unchanged: Option<Duration>,
+    /// The operator has seen the Lease change at least once since it started.
+    pub lease_renewed: bool,
+    /// The Lease was renewed at least once after the holder's pod object was seen gone.
+    pub renewed_since_release: bool,
+    /// Condition Ready.
+    pub ready: NodeReady,
+    /// Neither cordoned nor tainted against new pods.
+    pub schedulable: bool,
+    /// `node.kubernetes.io/out-of-service`: a human or a remediation says that it is off.
+    pub out_of_service: bool,
+    /// Labels, to judge whether a pod fits.
+    pub labels: BTreeMap<String, String>,
+    /// `status.volumesInUse`, in order.
+    pub volumes_in_use: Vec<String>,
+    /// `status.volumesAttached`.
+    pub volumes_attached: Vec<String>,
+}
+
+/// Condition Ready of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeReady {
+    /// The kubelet says so.
+    True,
+    /// The kubelet says it is not.
+    False,
+    /// The control plane has not heard from the kubelet for its grace period.
+    Unknown,
+}
+
+/// The operator's own login.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// Nothing to log in to, or not tried.
+    NotTried,
+    /// Succeeded.
+    Succeeded,
+    /// The engine lives, and the password is not the one on this volume.
+    WrongPassword,
+    /// The engine lives, but lets nobody in yet; its own words.
+    NotYet(String),
+    /// No answer.
+    Failed(String),
+}
+
+impl Scene {
+    /// The state of a node's heartbeat.
+    pub fn pulse(&self, node: &str) -> Pulse {
+        let Some(facts) = self.nodes.get(node) else {
+            return Pulse::Gone;
+        };
+        match facts.lease_unchanged {
+            Some(unchanged) if unchanged >= self.timing.node_lease_stale => Pulse::Silent,
+            // a renewal seen with our own eyes outweighs a condition that the control plane has not corrected yet
+            Some(_) if facts.lease_renewed => Pulse::Alive,
+            _ if facts.ready == NodeReady::Unknown => Pulse::Silent,
+            _ => Pulse::Alive,
+        }
+    }
+
+    /// Nodes without a heartbeat.
+    pub fn silent_nodes(&self) -> Vec<&str> {
+        self.nodes
+            .keys()
+            .map(String::as_str)
+            .filter(|name| self.pulse(name) == Pulse::Silent)
+            .collect()
+    }
+
+    /// Whether the node says that the volume is in use.
+    pub fn in_use(&self, node: &str) -> bool {
+        let Some(unique) = self.volume.as_ref().and_then(|v| v.unique_name.as_ref()) else {
+            return false;
+        };
+        self.nodes.get(node).is_some_and(|n| n.volumes_in_use.contains(unique))
+    }
+
+    /// The attachment to that node, if there is one.
+    pub fn attachment(&self, node: &str) -> Option<&Attachment> {
+        self.attachments.iter().find(|a| a.node == node)
+    }
+
+    /// Whether the control plane still counts the volume as attached to that node.
+    pub fn attached_by_status(&self, node: &str) -> bool {
+        let Some(unique) = self.volume.as_ref().and_then(|v| v.unique_name.as_ref()) else {
+            return false;
+        };
+        self.nodes
+            .get(node)
+            .is_some_and(|n| n.volumes_attached.contains(unique))
+    }
+}
+
+/// Whether a node gives signs of life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pulse {
+    /// Its Lease changes.
+    Alive,
+    /// Its Lease has not changed for the time that makes it suspect, or the control plane calls it Unknown.
+    Silent,
+    /// There is no such Node object.
+    Gone,
+}

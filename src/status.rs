@@ -1,0 +1,196 @@
+//! The status of an instance. Pure and byte-stable: the same world gives the same bytes, and only a difference is written.
+
+mod conditions;
+mod record;
+
+use crate::api::SqlEdgeInstanceStatus;
+use crate::error::Error;
+use crate::failover::Verdict;
+use crate::health::{self, Finding};
+use crate::instance::{Instance, Invalid};
+use crate::plan::Plan;
+use crate::world::{World, is_gated};
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::jiff::Timestamp;
+
+use conditions::{Conditions, FALSE, TRUE, UNKNOWN};
+
+/// The status of a world that was judged and acted on.
+pub fn of(world: &World, plan: &Plan, verdict: &Verdict, failed: Option<&Error>) -> SqlEdgeInstanceStatus {
+    let previous = world.resource.status.clone().unwrap_or_default();
+    let serving = health::is_serving(world, verdict);
+    let finding = if serving {
+        Finding {
+            reason: "LoginSucceeded",
+            message: "the operator's login succeeded on this instance's own data".into(),
+        }
+    } else {
+        health::explain(world, plan, verdict)
+    };
+    let address = world.service.as_ref().and_then(address);
+    let generation = world.instance.generation;
+    let mut conditions = Conditions::new(&previous.conditions, generation, world.now);
+    conditions.set(
+        "Ready",
+        if serving { TRUE } else { FALSE },
+        finding.reason,
+        &finding.message,
+    );
+    stalled(&mut conditions, plan, failed);
+    let settled = serving && plan.steps.is_empty() && plan.problem.is_none();
+    conditions.set(
+        "Reconciling",
+        if settled { FALSE } else { TRUE },
+        if settled { "Settled" } else { finding.reason },
+        if settled {
+            "nothing is left to do"
+        } else {
+            &finding.message
+        },
+    );
+    volume_bound(&mut conditions, world);
+    address_assigned(&mut conditions, world, address.as_deref());
+    let reachable = conditions::reachable(&world.scene.login);
+    conditions.set("DatabaseReachable", reachable.0, reachable.1, &reachable.2);
+    let records = record::advance(world, verdict, serving, &previous);
+    match &records.current {
+        Some(record) => {
+            let message = format!("{}; {}", record.reason, verdict.message);
+            conditions.set("FailoverInProgress", TRUE, verdict.reason, &message);
+        }
+        None => conditions.set("FailoverInProgress", FALSE, "NoFailover", "no failover is under way"),
+    }
+    let pod = world.current_pod().filter(|pod| !is_gated(pod));
+    SqlEdgeInstanceStatus {
+        observed_generation: Some(generation),
+        waiting_for: if !serving {
+            Some(finding.message)
+        } else if let Some(problem) = &plan.problem {
+            Some(problem.message.clone())
+        } else if address.is_none() {
+            Some(no_address(&world.instance))
+        } else {
+            None
+        },
+        conditions: conditions.finish(),
+        address,
+        port: Some(world.instance.port),
+        node: pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone()),
+        pod_name: pod.and_then(|pod| pod.metadata.name.clone()),
+        volume_claim: Some(world.instance.claim_name.clone()),
+        volume: world
+            .claim
+            .as_ref()
+            .and_then(|claim| claim.spec.as_ref()?.volume_name.clone()),
+        secret: Some(world.instance.secret_name.clone()),
+        engine_version: world.engine_version.clone(),
+        failover: records.current,
+        last_failover: records.last,
+    }
+}
+
+/// The status of a resource that cannot be understood; what runs is left running and what was known stays known.
+pub fn of_invalid(
+    previous: &SqlEdgeInstanceStatus,
+    generation: i64,
+    invalid: &Invalid,
+    now: Timestamp,
+) -> SqlEdgeInstanceStatus {
+    let mut conditions = Conditions::new(&previous.conditions, generation, now);
+    conditions.keep_all();
+    let was_ready = previous
+        .conditions
+        .iter()
+        .any(|c| c.type_ == "Ready" && c.status == TRUE);
+    if !was_ready {
+        conditions.set("Ready", FALSE, "InvalidSpec", &invalid.message);
+    }
+    conditions.set("Stalled", TRUE, "InvalidSpec", &invalid.message);
+    conditions.set("Reconciling", FALSE, "InvalidSpec", &invalid.message);
+    SqlEdgeInstanceStatus {
+        observed_generation: Some(generation),
+        waiting_for: Some(invalid.message.clone()),
+        conditions: conditions.finish(),
+        ..previous.clone()
+    }
+}
+
+fn stalled(conditions: &mut Conditions, plan: &Plan, failed: Option<&Error>) {
+    match (&plan.problem, failed) {
+        (Some(problem), _) => {
+            conditions.set("Stalled", TRUE, problem.reason, &problem.message);
+            if problem.reason == "NameConflict" {
+                conditions.set("NameConflict", TRUE, problem.reason, &problem.message);
+            }
+        }
+        (None, Some(error)) if !error.is_moved() => conditions.set("Stalled", TRUE, error.reason(), &error.to_string()),
+        (None, _) => conditions.set("Stalled", FALSE, "Progressing", "nothing stands in the way"),
+    }
+}
+
+fn volume_bound(conditions: &mut Conditions, world: &World) {
+    let name = &world.instance.claim_name;
+    match world
+        .claim
+        .as_ref()
+        .map(|claim| claim.status.as_ref().and_then(|status| status.phase.as_deref()))
+    {
+        Some(Some("Bound")) => conditions.set("VolumeBound", TRUE, "Bound", &format!("claim {name} is bound")),
+        Some(Some("Lost")) => {
+            let message = format!("the volume of claim {name} is gone; restore it or make the claim anew");
+            conditions.set("VolumeBound", FALSE, "Lost", &message);
+        }
+        Some(_) => conditions.set(
+            "VolumeBound",
+            FALSE,
+            "Pending",
+            &format!("claim {name} has no volume yet"),
+        ),
+        None => conditions.set(
+            "VolumeBound",
+            FALSE,
+            "NoClaim",
+            &format!("there is no claim {name} yet"),
+        ),
+    }
+}
+
+fn address_assigned(conditions: &mut Conditions, world: &World, address: Option<&str>) {
+    match address {
+        Some(address) => conditions.set(
+            "AddressAssigned",
+            TRUE,
+            "Assigned",
+            &format!("clients connect to {address}"),
+        ),
+        None if world.service.is_none() => {
+            conditions.set("AddressAssigned", UNKNOWN, "NoService", "the Service is not there yet")
+        }
+        None => conditions.set("AddressAssigned", FALSE, "NoLoadBalancer", &no_address(&world.instance)),
+    }
+}
+
+fn no_address(instance: &Instance) -> String {
+    format!(
+        "Service {} has no address yet; it comes from the cluster's load balancer: check that one is installed, serves \
+         spec.service.loadBalancerClass and has free addresses, or set spec.service.type",
+        instance.service_name
+    )
+}
+
+/// Where clients connect: the load balancer's address, else the one inside the cluster where that is what was asked for.
+fn address(service: &Service) -> Option<String> {
+    let spec = service.spec.as_ref()?;
+    if spec.type_.as_deref() == Some("LoadBalancer") {
+        let ingress = service
+            .status
+            .as_ref()?
+            .load_balancer
+            .as_ref()?
+            .ingress
+            .as_ref()?
+            .first()?;
+        return ingress.ip.clone().or_else(|| ingress.hostname.clone());
+    }
+    spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None")
+}

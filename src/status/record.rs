@@ -1,0 +1,135 @@
+//! The record of a failover: begun when the volume has to change hands, advanced phase by phase, ended by a login. It stands in the status,
+//! so an operator that is restarted in the middle goes on with it.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::{FailoverPhase, FailoverRecord, SqlEdgeInstanceStatus};
+use crate::failover::{Evidence, State, Verdict};
+use crate::observe::engine_status;
+use crate::world::World;
+
+/// The record in progress and the last one that ended.
+pub struct Records {
+    pub current: Option<FailoverRecord>,
+    pub last: Option<FailoverRecord>,
+}
+
+pub fn advance(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInstanceStatus) -> Records {
+    let last = previous.last_failover.clone();
+    let Some(mut record) = previous
+        .failover
+        .clone()
+        .or_else(|| begin(world, verdict, serving, previous))
+    else {
+        return Records { current: None, last };
+    };
+    if let Some(evidence) = verdict
+        .evidence
+        .map(Evidence::name)
+        .filter(|name| !record.evidence.iter().any(|e| e == name))
+    {
+        record.evidence.push(evidence.to_owned());
+    }
+    if !serving {
+        enter(&mut record, phase(world, verdict), world.now);
+        return Records {
+            current: Some(record),
+            last,
+        };
+    }
+    if let Some(open) = record.phases.last_mut().filter(|phase| phase.milliseconds.is_none()) {
+        open.milliseconds = Some(milliseconds(open.started_at.0, world.now));
+    }
+    record.to_node = world.current_pod().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
+    record.duration_milliseconds = Some(milliseconds(record.started_at.0, world.now));
+    record.ended_at = Some(MicroTime(world.now));
+    Records {
+        current: None,
+        last: Some(record),
+    }
+}
+
+/// A first start is no failover, and a container that is restarted in its pod keeps the volume.
+fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInstanceStatus) -> Option<FailoverRecord> {
+    let holder = world.scene.claim.holder.as_ref()?;
+    let moves = matches!(
+        verdict.state,
+        State::Stopping | State::Evicting | State::Detaching | State::Opening | State::Blocked
+    );
+    let served = previous.engine_version.is_some();
+    if serving || !moves || !served || verdict.evidence == Some(Evidence::FirstStart) {
+        return None;
+    }
+    let reason = match verdict.state {
+        State::Evicting => "NodeDead",
+        State::Stopping => "PodDeleted",
+        _ => verdict.reason,
+    };
+    Some(FailoverRecord {
+        reason: if reason == "Opening" {
+            "PodGone".to_owned()
+        } else {
+            reason.to_owned()
+        },
+        from_pod_uid: Some(holder.pod.clone()),
+        from_node: holder.node.clone(),
+        to_node: None,
+        evidence: Vec::new(),
+        started_at: MicroTime(world.now),
+        ended_at: None,
+        duration_milliseconds: None,
+        phases: Vec::new(),
+    })
+}
+
+/// The phases by the names that also label the metric.
+fn phase(world: &World, verdict: &Verdict) -> &'static str {
+    match verdict.state {
+        State::Suspect => "Detecting",
+        State::Stopping => "Stopping",
+        State::Evicting => "Evicting",
+        State::Detaching => "Detaching",
+        State::Blocked => "Held",
+        State::Opening => "Opening",
+        State::Scheduling => "Scheduling",
+        State::Waiting => "Waiting",
+        State::Held => {
+            let engine = world
+                .current_pod()
+                .and_then(engine_status)
+                .and_then(|status| status.state.as_ref());
+            if engine.is_some_and(|state| state.running.is_some()) {
+                "Recovering"
+            } else {
+                "Starting"
+            }
+        }
+    }
+}
+
+fn enter(record: &mut FailoverRecord, name: &str, now: Timestamp) {
+    if let Some(open) = record.phases.last_mut() {
+        if open.name == name {
+            return;
+        }
+        open.milliseconds = Some(milliseconds(open.started_at.0, now));
+    }
+    // a failover that is held for days goes back and forth; the beginning tells the story
+    if record.phases.len() >= MAX_PHASES {
+        return;
+    }
+    record.phases.push(FailoverPhase {
+        name: name.to_owned(),
+        started_at: MicroTime(now),
+        milliseconds: None,
+    });
+}
+
+/// The most phases that one record keeps.
+const MAX_PHASES: usize = 64;
+
+/// A clock that was set back counts as no time.
+fn milliseconds(since: Timestamp, now: Timestamp) -> i64 {
+    (now.as_millisecond() - since.as_millisecond()).max(0)
+}

@@ -1,0 +1,205 @@
+//! The watch caches, and what makes an instance be looked at: an event says "look at this instance", nothing more.
+//! I/O only; decides nothing.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use futures::stream::{self, BoxStream, StreamExt as _};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube::api::Api;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+
+use crate::api::SqlEdgeInstance;
+use crate::heartbeats::Heartbeats;
+
+/// Namespace of the nodes' heartbeats.
+pub const NODE_LEASES: &str = "kube-node-lease";
+/// Label by which our children are found.
+const OURS: &str = "app.kubernetes.io/managed-by=sqledge-operator";
+/// Label that names the instance.
+const INSTANCE: &str = "app.kubernetes.io/instance";
+/// A dead connection is noticed this long (plus 5 s) after its last event; shorter than the client's read timeout.
+const WATCH_SECONDS: u32 = 50;
+
+/// In-memory copies of what an ordinary pass reads.
+#[derive(Clone)]
+pub struct Caches {
+    /// All instances.
+    pub instances: Store<SqlEdgeInstance>,
+    /// Our Deployments.
+    pub deployments: Store<Deployment>,
+    /// Our Services.
+    pub services: Store<Service>,
+    /// Our claims, and existing ones that an instance has adopted.
+    pub claims: Store<PersistentVolumeClaim>,
+    /// Our pods.
+    pub pods: Store<Pod>,
+    /// All nodes, without what the operator does not read.
+    pub nodes: Store<Node>,
+    /// All attachments.
+    pub attachments: Store<VolumeAttachment>,
+}
+
+impl Caches {
+    /// Resolves when every cache holds its first complete list.
+    pub async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
+        self.instances.wait_until_ready().await?;
+        self.deployments.wait_until_ready().await?;
+        self.services.wait_until_ready().await?;
+        self.claims.wait_until_ready().await?;
+        self.pods.wait_until_ready().await?;
+        self.nodes.wait_until_ready().await?;
+        self.attachments.wait_until_ready().await
+    }
+}
+
+/// "Look at this instance".
+pub type Triggers = BoxStream<'static, ObjectRef<SqlEdgeInstance>>;
+
+/// Starts to watch one namespace, or all. The stream drives the caches: whoever holds them must poll it.
+pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeats>) -> (Caches, Triggers) {
+    let ours = || config().labels(OURS);
+    let (instances, instance_events) = reflect::<SqlEdgeInstance>(api(client, namespace), config(), |_| {});
+    let (deployments, deployment_events) = reflect::<Deployment>(api(client, namespace), ours(), |_| {});
+    let (services, service_events) = reflect::<Service>(api(client, namespace), ours(), |_| {});
+    let (claims, claim_events) = reflect::<PersistentVolumeClaim>(api(client, namespace), ours(), |_| {});
+    let (pods, pod_events) = reflect::<Pod>(api(client, namespace), ours(), |_| {});
+    let (nodes, node_events) = reflect::<Node>(Api::all(client.clone()), config(), prune_node);
+    let (attachments, attachment_events) = reflect::<VolumeAttachment>(Api::all(client.clone()), config(), |_| {});
+
+    let on_node = instances.clone();
+    let on_volume = instances.clone();
+    let triggers = stream::select_all([
+        instance_events.map(|i| vec![ObjectRef::from_obj(&i)]).boxed(),
+        deployment_events.map(|o| by_label(&o)).boxed(),
+        service_events.map(|o| by_label(&o)).boxed(),
+        claim_events.map(|o| by_label(&o)).boxed(),
+        pod_events.map(|o| by_label(&o)).boxed(),
+        node_events
+            .map(move |node| unsettled_or_on(&on_node, &node.name_any()))
+            .boxed(),
+        attachment_events
+            .map(move |attachment| of_volume(&on_volume, &attachment))
+            .boxed(),
+        follow_heartbeats(client, heartbeats).map(|()| Vec::new()).boxed(),
+    ])
+    .flat_map(stream::iter)
+    .boxed();
+    let caches = Caches {
+        instances,
+        deployments,
+        services,
+        claims,
+        pods,
+        nodes,
+        attachments,
+    };
+    (caches, triggers)
+}
+
+fn config() -> watcher::Config {
+    watcher::Config::default().timeout(WATCH_SECONDS)
+}
+
+fn api<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>>(
+    client: &Client,
+    namespace: Option<&str>,
+) -> Api<K> {
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// A cache and the stream of everything that touched it, deletions included.
+fn reflect<K>(api: Api<K>, config: watcher::Config, prune: fn(&mut K)) -> (Store<K>, BoxStream<'static, K>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let events = watcher(api, config)
+        .default_backoff()
+        .modify(move |object| {
+            object.managed_fields_mut().clear();
+            prune(object);
+        })
+        .reflect(writer)
+        .touched_objects()
+        .filter_map(|result| async move {
+            result
+                .inspect_err(|error| tracing::warn!(kind = %K::kind(&()), %error, "watch broke; it is started again"))
+                .ok()
+        })
+        .boxed();
+    (store, events)
+}
+
+/// A node's list of images is most of its size.
+fn prune_node(node: &mut Node) {
+    node.metadata.annotations = None;
+    if let Some(status) = &mut node.status {
+        status.images = None;
+        status.capacity = None;
+        status.allocatable = None;
+        status.addresses = None;
+    }
+}
+
+fn follow_heartbeats(client: &Client, heartbeats: Arc<Heartbeats>) -> impl futures::Stream<Item = ()> + Send + 'static {
+    let api: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
+    watcher(api, config()).default_backoff().map(move |event| match event {
+        Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
+            heartbeats.saw(&lease.name_any(), &lease.resource_version().unwrap_or_default());
+        }
+        Ok(watcher::Event::Delete(lease)) => heartbeats.removed(&lease.name_any()),
+        Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+        Err(error) => tracing::warn!(kind = "Lease", %error, "watch broke; it is started again"),
+    })
+}
+
+fn by_label<K: Resource<DynamicType = ()>>(object: &K) -> Vec<ObjectRef<SqlEdgeInstance>> {
+    let labels: Option<&BTreeMap<String, String>> = object.meta().labels.as_ref();
+    let name = labels.and_then(|labels| labels.get(INSTANCE));
+    let namespace = object.meta().namespace.as_deref();
+    name.zip(namespace)
+        .map(|(name, namespace)| ObjectRef::new(name).within(namespace))
+        .into_iter()
+        .collect()
+}
+
+/// Instances on that node, and all that are not Ready: for those any node may be the one they wait for.
+fn unsettled_or_on(instances: &Store<SqlEdgeInstance>, node: &str) -> Vec<ObjectRef<SqlEdgeInstance>> {
+    let concerned = |instance: &Arc<SqlEdgeInstance>| {
+        let status = instance.status.as_ref();
+        let ready = status.is_some_and(|s| s.conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"));
+        !ready || status.and_then(|s| s.node.as_deref()) == Some(node)
+    };
+    instances
+        .state()
+        .iter()
+        .filter(|i| concerned(i))
+        .map(|i| ObjectRef::from_obj(&**i))
+        .collect()
+}
+
+fn of_volume(instances: &Store<SqlEdgeInstance>, attachment: &VolumeAttachment) -> Vec<ObjectRef<SqlEdgeInstance>> {
+    let Some(volume) = attachment.spec.source.persistent_volume_name.as_deref() else {
+        return Vec::new();
+    };
+    let uses =
+        |instance: &Arc<SqlEdgeInstance>| instance.status.as_ref().and_then(|s| s.volume.as_deref()) == Some(volume);
+    instances
+        .state()
+        .iter()
+        .filter(|i| uses(i))
+        .map(|i| ObjectRef::from_obj(&**i))
+        .collect()
+}

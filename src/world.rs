@@ -1,0 +1,132 @@
+//! The world of one instance at one moment: everything the pure modules may look at. Pure data; `observe` makes it.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::jiff::Timestamp;
+
+use crate::api::SqlEdgeInstance;
+use crate::desired::{VOLUME_FENCE, VOLUME_ID};
+use crate::instance::Instance;
+use crate::scene::Scene;
+
+/// Annotation on the claim: UID of the pod that was last let at the volume.
+pub const HOLDER_POD: &str = "sqledge.io/holder-pod";
+/// Annotation on the claim: node of that pod.
+pub const HOLDER_NODE: &str = "sqledge.io/holder-node";
+/// Annotation on the claim: node that a pinned pod could not be placed on.
+pub const PIN_REFUSED: &str = "sqledge.io/pin-refused";
+/// One instance and what is around it.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// When it was looked at; the only time anything pure may know.
+    pub now: Timestamp,
+    /// The resource as stored.
+    pub resource: Arc<SqlEdgeInstance>,
+    /// The resource as understood.
+    pub instance: Instance,
+    /// The claim.
+    pub claim: Option<PersistentVolumeClaim>,
+    /// Whether the storage class that the claim asks for exists; only looked up while the claim is unbound.
+    pub storage_class: StorageClassFacts,
+    /// Another resource that uses the claim.
+    pub claim_rival: Option<String>,
+    /// The password Secret.
+    pub secret: SecretFacts,
+    /// The Service.
+    pub service: Option<Service>,
+    /// The Deployment.
+    pub deployment: Option<Deployment>,
+    /// Our pods, oldest first.
+    pub pods: Vec<Pod>,
+    /// What the failover decision reads.
+    pub scene: Scene,
+    /// Version that the engine reported at the last login.
+    pub engine_version: Option<String>,
+}
+
+/// What is known about the claim's storage class.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StorageClassFacts {
+    /// Not looked up: the claim is bound or names no class.
+    NotLookedUp,
+    /// There is one.
+    Exists,
+    /// There is none of that name.
+    Missing(String),
+    /// The claim names no class and the cluster has no default.
+    NoDefault,
+}
+
+/// What is known about the password Secret. Never holds the password in a form that can be printed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SecretFacts {
+    /// There is no such Secret.
+    Missing,
+    /// It exists, but has none of the keys.
+    NoKey {
+        /// The key or keys that were looked for.
+        wanted: String,
+    },
+    /// The engine would refuse this password.
+    Weak {
+        /// The rule that it breaks.
+        why: String,
+    },
+    /// It exists under our name, but is not ours.
+    Foreign,
+    /// Usable.
+    Usable {
+        /// The key that holds the password.
+        key: String,
+        /// Whether it is deleted with the resource.
+        owned: bool,
+    },
+}
+
+impl World {
+    /// The pod that has passed the gate, or else the newest one.
+    pub fn current_pod(&self) -> Option<&Pod> {
+        let passed = |pod: &&Pod| !is_gated(pod) && !is_finished(pod);
+        self.pods.iter().rev().find(passed).or_else(|| {
+            self.pods
+                .iter()
+                .rev()
+                .find(|pod| pod.metadata.deletion_timestamp.is_none())
+        })
+    }
+
+    /// The claim's record of the volume's identity.
+    pub fn volume_id(&self) -> Option<&str> {
+        annotation(self.claim.as_ref()?, VOLUME_ID)
+    }
+
+    /// Whether a pod was ever let at the volume: then it has data, and a new password would not fit it.
+    pub fn volume_was_used(&self) -> bool {
+        self.claim
+            .as_ref()
+            .is_some_and(|claim| annotation(claim, HOLDER_POD).is_some())
+    }
+}
+
+/// An annotation of an object.
+pub fn annotation<'a, K: kube::Resource>(object: &'a K, key: &str) -> Option<&'a str> {
+    object.meta().annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+/// Whether our gate is still shut.
+pub fn is_gated(pod: &Pod) -> bool {
+    let gates = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.scheduling_gates.as_deref())
+        .unwrap_or_default();
+    gates.iter().any(|gate| gate.name == VOLUME_FENCE)
+}
+
+/// Whether the pod's phase is final.
+pub fn is_finished(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
