@@ -34,6 +34,7 @@ pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Re
             Step::PatchClaim { claim, operations } => {
                 cluster.patch_judged::<PersistentVolumeClaim>(claim, operations).await?;
             }
+            Step::DeleteUnboundClaim { claim } => cluster.delete_judged::<PersistentVolumeClaim>(claim, None).await?,
             Step::OwnSecret { owned } => own_secret(cluster, instance, *owned).await?,
             Step::ApplyService(service) => {
                 cluster
@@ -164,7 +165,8 @@ fn gate_operations(pod: &Pod, placement: &Placement) -> Vec<Value> {
         }
         Placement::Avoiding(nodes) if nodes.is_empty() => {}
         Placement::Avoiding(nodes) => {
-            let avoid = json!({"key": "metadata.name", "operator": "NotIn", "values": nodes});
+            // one requirement a node: the API server takes a single value where the field is the name
+            let avoid = nodes.iter().map(|node| json!({"key": "metadata.name", "operator": "NotIn", "values": [node]}));
             let mut affinity = json!(spec.affinity.unwrap_or_default());
             let node_affinity = &mut affinity["nodeAffinity"];
             let required = &mut node_affinity["requiredDuringSchedulingIgnoredDuringExecution"];
@@ -174,11 +176,11 @@ fn gate_operations(pod: &Pod, placement: &Placement) -> Vec<Value> {
                     for term in terms {
                         let fields = term["matchFields"].take();
                         let mut fields = fields.as_array().cloned().unwrap_or_default();
-                        fields.push(avoid.clone());
+                        fields.extend(avoid.clone());
                         term["matchFields"] = fields.into();
                     }
                 }
-                None => *required = json!({"nodeSelectorTerms": [{"matchFields": [avoid]}]}),
+                None => *required = json!({"nodeSelectorTerms": [{"matchFields": avoid.collect::<Vec<_>>()}]}),
             }
             operations.push(json!({"op": "add", "path": "/spec/affinity", "value": affinity}));
         }
@@ -224,11 +226,12 @@ mod tests {
     #[test]
     fn avoiding_works_without_any_affinity_and_nothing_to_avoid_changes_nothing() {
         let pod = pod(json!({"containers": [], "schedulingGates": [{"name": "sqledge.io/volume-fence"}]}));
-        let operations = gate_operations(&pod, &Placement::Avoiding(vec!["n1".into()]));
+        let operations = gate_operations(&pod, &Placement::Avoiding(vec!["n1".into(), "n2".into()]));
+        let not = |node: &str| json!({"key": "metadata.name", "operator": "NotIn", "values": [node]});
         assert_eq!(
             operations[0]["value"],
             json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms":
-                [{"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["n1"]}]}]}}})
+                [{"matchFields": [not("n1"), not("n2")]}]}}})
         );
         assert_eq!(gate_operations(&pod, &Placement::Avoiding(Vec::new())).len(), 1);
     }

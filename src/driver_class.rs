@@ -47,7 +47,19 @@ impl DriverClass {
 }
 
 /// `CSIDriver` name, class, source.
-const BUILT_IN: &[(&str, DriverClass, &str)] = &[];
+const BUILT_IN: &[(&str, DriverClass, &str)] = &[
+    (
+        "ebs.csi.aws.com",
+        DriverClass::Busy,
+        "kubernetes-sigs/aws-ebs-csi-driver at 429e202e, pkg/cloud/cloud.go: DetachDisk without Force; the EC2 reference says of DetachVolume \
+         that a mounted volume gets stuck in the busy state",
+    ),
+    (
+        "rbd.csi.ceph.com",
+        DriverClass::NeedsFence,
+        "ceph/ceph-csi at 52fcb7b00, internal/rbd/controllerserver.go: ControllerUnpublishVolume does nothing; fencing is by NetworkFence",
+    ),
+];
 
 /// The class of a driver: the administrator's word first, then the built-in table, else unknown.
 pub fn classify(driver: Option<&str>, settings: &BTreeMap<String, DriverClass>) -> DriverClass {

@@ -9,6 +9,8 @@ pub mod marker;
 pub mod probe;
 
 use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -19,7 +21,8 @@ use marker::Expected;
 const USAGE: &str = "usage: sqledge-guard install --volume DIR --to DIR  (environment: SQLEDGE_VOLUME_ID, SQLEDGE_CLAIM, \
                      SQLEDGE_ADOPT)\n       sqledge-guard probe --port PORT [--record DIR]";
 
-/// Where the kubelet looks for the one sentence that explains a failed container.
+/// Where the kubelet looks for the one sentence that explains a failed container. It puts the file there, so one that is
+/// missing is not to be made.
 const TERMINATION_MESSAGE: &str = "/dev/termination-log";
 
 /// Below the three seconds of the kubelet's own limit, so that a failed probe can still say what it saw.
@@ -54,7 +57,11 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
     let result = parse(words).and_then(|command| match command {
         Command::Install { volume, to } => install(&volume, &to).inspect_err(|error| {
             // best effort: the same sentence is in the log, which the kubelet falls back to
-            let _ = std::fs::write(TERMINATION_MESSAGE, error.to_string());
+            let _ = OpenOptions::new()
+                .write(true)
+                .truncate(true)
+                .open(TERMINATION_MESSAGE)
+                .and_then(|mut file| file.write_all(error.to_string().as_bytes()));
         }),
         Command::Probe { port, record } => probe(port, record.as_deref()),
     });

@@ -22,7 +22,7 @@ use kube::{Resource as _, ResourceExt as _};
 
 use self::names::is_service_name;
 use self::password::Password;
-use self::service::Balanced;
+use self::service::ServiceSettings;
 use self::storage::Storage;
 use crate::api::{
     AccessMode, Agent, CONFIRM_NODE_DEAD, DeletionPolicy, ExternalTrafficPolicy, ServiceType, SqlEdgeInstance,
@@ -181,7 +181,7 @@ impl Instance {
         check(&resource.spec)?;
         let storage = Storage::parse(storage.unwrap_or_default(), &name)?;
         let password = Password::parse(sa_password_secret_ref, &name)?;
-        let service = Balanced::parse(service.unwrap_or_default())?;
+        let service = ServiceSettings::parse(service.unwrap_or_default())?;
         let resources = resources.map(quantity::canonical_resources).transpose()?;
         let env = environment::normalised(env);
         let termination_grace_period_seconds = termination_grace_period_seconds.unwrap_or(DEFAULT_GRACE_PERIOD_SECONDS);

@@ -63,9 +63,7 @@ pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> 
     }
     tokio::spawn(async move {
         for context in &contexts {
-            if context.caches.ready().await.is_err() {
-                return;
-            }
+            context.caches.ready().await;
         }
         synced.send_replace(true);
         tracing::info!("the caches are complete");

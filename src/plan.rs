@@ -39,6 +39,11 @@ pub enum Step {
         /// What to change.
         operations: Vec<Value>,
     },
+    /// Delete a claim that never got a volume, so that it can be made as it is wanted now: the rest of its spec cannot be changed.
+    DeleteUnboundClaim {
+        /// The claim as judged.
+        claim: Judged,
+    },
     /// Change who deletes the Secret.
     OwnSecret {
         /// Whether the resource is to own it.
@@ -174,6 +179,9 @@ fn claim(world: &World, plan: &mut Plan) {
     {
         return conflict(plan, "PersistentVolumeClaim", name);
     }
+    if let Some(claim) = Judged::of(claim).filter(|_| is_unbound_and_different(instance, claim)) {
+        return plan.steps.push(Step::DeleteUnboundClaim { claim });
+    }
     let operations = claim_operations(instance, claim);
     if let Some(judged) = Judged::of(claim).filter(|_| !operations.is_empty()) {
         plan.steps.push(Step::PatchClaim {
@@ -181,6 +189,14 @@ fn claim(world: &World, plan: &mut Plan) {
             operations,
         });
     }
+}
+
+/// A claim without a volume holds no data. The class that the API server filled in where none was asked for is no difference.
+fn is_unbound_and_different(instance: &Instance, claim: &PersistentVolumeClaim) -> bool {
+    let Some(wanted) = desired::claim(instance, "").and_then(|wanted| wanted.spec) else { return false };
+    let Some(stored) = &claim.spec else { return false };
+    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
+    stored.volume_name.is_none() && phase == Some("Pending") && !drift::is_stated(&wanted, stored)
 }
 
 fn claim_operations(instance: &Instance, claim: &PersistentVolumeClaim) -> Vec<Value> {

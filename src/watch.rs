@@ -16,6 +16,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
+use tokio::sync::watch;
 
 use crate::api::SqlEdgeInstance;
 use crate::heartbeats::Heartbeats;
@@ -46,18 +47,20 @@ pub struct Caches {
     pub nodes: Store<Node>,
     /// All attachments.
     pub attachments: Store<VolumeAttachment>,
+    /// How many of the watches have delivered their first complete list.
+    synced: Arc<watch::Sender<usize>>,
 }
 
+/// Seven caches and the nodes' heartbeats.
+const WATCHES: usize = 8;
+
 impl Caches {
-    /// Resolves when every cache holds its first complete list.
-    pub async fn ready(&self) -> Result<(), reflector::store::WriterDropped> {
-        self.instances.wait_until_ready().await?;
-        self.deployments.wait_until_ready().await?;
-        self.services.wait_until_ready().await?;
-        self.claims.wait_until_ready().await?;
-        self.pods.wait_until_ready().await?;
-        self.nodes.wait_until_ready().await?;
-        self.attachments.wait_until_ready().await
+    /// Resolves when every cache holds its first complete list. Not by the stores' own futures: those wake only one waiter, and the
+    /// applier is one already.
+    pub async fn ready(&self) {
+        let mut synced = self.synced.subscribe();
+        // the sender lives as long as these caches
+        let _ = synced.wait_for(|synced| *synced >= WATCHES).await;
     }
 }
 
@@ -67,13 +70,14 @@ pub type Triggers = BoxStream<'static, ObjectRef<SqlEdgeInstance>>;
 /// Starts to watch one namespace, or all. The stream drives the caches: whoever holds them must poll it.
 pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeats>) -> (Caches, Triggers) {
     let ours = || config().labels(OURS);
-    let (instances, instance_events) = reflect::<SqlEdgeInstance>(api(client, namespace), config(), |_| {});
-    let (deployments, deployment_events) = reflect::<Deployment>(api(client, namespace), ours(), |_| {});
-    let (services, service_events) = reflect::<Service>(api(client, namespace), ours(), |_| {});
-    let (claims, claim_events) = reflect::<PersistentVolumeClaim>(api(client, namespace), ours(), |_| {});
-    let (pods, pod_events) = reflect::<Pod>(api(client, namespace), ours(), |_| {});
-    let (nodes, node_events) = reflect::<Node>(Api::all(client.clone()), config(), prune_node);
-    let (attachments, attachment_events) = reflect::<VolumeAttachment>(Api::all(client.clone()), config(), |_| {});
+    let synced = Arc::new(watch::Sender::new(0));
+    let (instances, instance_events) = reflect::<SqlEdgeInstance>(api(client, namespace), config(), |_| {}, &synced);
+    let (deployments, deployment_events) = reflect::<Deployment>(api(client, namespace), ours(), |_| {}, &synced);
+    let (services, service_events) = reflect::<Service>(api(client, namespace), ours(), |_| {}, &synced);
+    let (claims, claim_events) = reflect::<PersistentVolumeClaim>(api(client, namespace), ours(), |_| {}, &synced);
+    let (pods, pod_events) = reflect::<Pod>(api(client, namespace), ours(), |_| {}, &synced);
+    let (nodes, node_events) = reflect::<Node>(Api::all(client.clone()), config(), prune_node, &synced);
+    let (attachments, attachment_events) = reflect::<VolumeAttachment>(Api::all(client.clone()), config(), |_| {}, &synced);
 
     let on_node = instances.clone();
     let on_volume = instances.clone();
@@ -89,7 +93,7 @@ pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeat
         attachment_events
             .map(move |attachment| of_volume(&on_volume, &attachment))
             .boxed(),
-        follow_heartbeats(client, heartbeats).map(|()| Vec::new()).boxed(),
+        follow_heartbeats(client, heartbeats, &synced).map(|()| Vec::new()).boxed(),
     ])
     .flat_map(stream::iter)
     .boxed();
@@ -101,6 +105,7 @@ pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeat
         pods,
         nodes,
         attachments,
+        synced,
     };
     (caches, triggers)
 }
@@ -120,7 +125,12 @@ fn api<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope
 }
 
 /// A cache and the stream of everything that touched it, deletions included.
-fn reflect<K>(api: Api<K>, config: watcher::Config, prune: fn(&mut K)) -> (Store<K>, BoxStream<'static, K>)
+fn reflect<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    prune: fn(&mut K),
+    synced: &Arc<watch::Sender<usize>>,
+) -> (Store<K>, BoxStream<'static, K>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
@@ -132,6 +142,7 @@ where
             prune(object);
         })
         .reflect(writer)
+        .inspect(count_first_list(synced))
         .touched_objects()
         .filter_map(|result| async move {
             result
@@ -140,6 +151,18 @@ where
         })
         .boxed();
     (store, events)
+}
+
+/// Counts a watch once, when its first list is complete.
+fn count_first_list<K>(synced: &Arc<watch::Sender<usize>>) -> impl FnMut(&watcher::Result<watcher::Event<K>>) + Send + 'static {
+    let mut synced = Some(synced.clone());
+    move |event| {
+        if matches!(event, Ok(watcher::Event::InitDone))
+            && let Some(synced) = synced.take()
+        {
+            synced.send_modify(|count| *count += 1);
+        }
+    }
 }
 
 /// A node's list of images is most of its size.
@@ -153,9 +176,13 @@ fn prune_node(node: &mut Node) {
     }
 }
 
-fn follow_heartbeats(client: &Client, heartbeats: Arc<Heartbeats>) -> impl futures::Stream<Item = ()> + Send + 'static {
+fn follow_heartbeats(
+    client: &Client,
+    heartbeats: Arc<Heartbeats>,
+    synced: &Arc<watch::Sender<usize>>,
+) -> impl futures::Stream<Item = ()> + Send + 'static {
     let api: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
-    watcher(api, config()).default_backoff().map(move |event| match event {
+    watcher(api, config()).default_backoff().inspect(count_first_list(synced)).map(move |event| match event {
         Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
             heartbeats.saw(&lease.name_any(), &lease.resource_version().unwrap_or_default());
         }

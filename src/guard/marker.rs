@@ -138,7 +138,11 @@ pub fn check(volume: &Path, expected: &Expected) -> Result<(), Error> {
     let state = match (&marker, has_data) {
         (None, true) if !adopt => return Err(Error::Unmarked { claim: claim() }),
         (Some(marker), _) if marker.id != id => {
-            return Err(Error::Foreign { claim: claim(), found: marker.id.clone(), expected: id.to_owned() });
+            return Err(Error::Foreign {
+                claim: claim(),
+                found: marker.id.clone(),
+                expected: id.to_owned(),
+            });
         }
         (Some(Marker { state: State::Data, .. }), false) => return Err(Error::Emptied { claim: claim() }),
         (_, false) => State::Empty,

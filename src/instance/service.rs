@@ -6,7 +6,7 @@ use super::{ENGINE_PORT, Invalid};
 use crate::api::{ExternalTrafficPolicy, ServiceSpec, ServiceType};
 
 /// The settings of the Service with defaults.
-pub(super) struct Balanced {
+pub(super) struct ServiceSettings {
     pub(super) type_: ServiceType,
     pub(super) port: i32,
     pub(super) annotations: BTreeMap<String, String>,
@@ -15,7 +15,7 @@ pub(super) struct Balanced {
     pub(super) external_traffic_policy: Option<ExternalTrafficPolicy>,
 }
 
-impl Balanced {
+impl ServiceSettings {
     pub(super) fn parse(spec: ServiceSpec) -> Result<Self, Invalid> {
         let ServiceSpec {
             type_,

@@ -24,6 +24,17 @@ fn parse(more: &Value) -> Result<Instance, Invalid> {
     Instance::parse(&resource("orders", more))
 }
 
+/// Each of these settings is refused, by its field.
+fn refuses(cases: &[(Value, &str)]) {
+    for (more, field) in cases {
+        let invalid = parse(more).expect_err(&more.to_string());
+        assert_eq!(invalid.field, *field, "{more}");
+        assert!(invalid.message.starts_with(field), "{more}: {}", invalid.message);
+        let (_, next_step) = invalid.message.split_once(": ").expect("a next step after a colon");
+        assert!(!next_step.is_empty(), "{more}");
+    }
+}
+
 #[test]
 fn the_least_a_user_must_write_becomes_a_whole_instance() {
     let instance = parse(&json!({})).expect("valid");
@@ -63,8 +74,8 @@ fn the_least_a_user_must_write_becomes_a_whole_instance() {
 }
 
 #[test]
-fn each_invalid_value_is_refused_with_a_sentence_that_names_its_field() {
-    for (more, field) in [
+fn each_invalid_value_of_engine_storage_and_service_is_refused_with_a_sentence_that_names_its_field() {
+    refuses(&[
         (json!({ "acceptEula": false }), "spec.acceptEula"),
         (json!({ "image": "" }), "spec.image"),
         (json!({ "image": "engine 1" }), "spec.image"),
@@ -130,6 +141,12 @@ fn each_invalid_value_is_refused_with_a_sentence_that_names_its_field() {
             json!({ "service": { "type": "ClusterIP", "externalTrafficPolicy": "Cluster" } }),
             "spec.service.externalTrafficPolicy",
         ),
+    ]);
+}
+
+#[test]
+fn each_invalid_value_of_the_pod_is_refused_with_a_sentence_that_names_its_field() {
+    refuses(&[
         (
             json!({ "resources": { "limits": { "memory": "4GB" } } }),
             "spec.resources.limits.memory",
@@ -173,13 +190,7 @@ fn each_invalid_value_is_refused_with_a_sentence_that_names_its_field() {
             json!({ "terminationGracePeriodSeconds": 0 }),
             "spec.terminationGracePeriodSeconds",
         ),
-    ] {
-        let invalid = parse(&more).expect_err(&more.to_string());
-        assert_eq!(invalid.field, field, "{more}");
-        assert!(invalid.message.starts_with(field), "{more}: {}", invalid.message);
-        let (_, next_step) = invalid.message.split_once(": ").expect("a next step after a colon");
-        assert!(!next_step.is_empty(), "{more}");
-    }
+    ]);
 }
 
 #[test]
