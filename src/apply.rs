@@ -166,7 +166,9 @@ fn gate_operations(pod: &Pod, placement: &Placement) -> Vec<Value> {
         Placement::Avoiding(nodes) if nodes.is_empty() => {}
         Placement::Avoiding(nodes) => {
             // one requirement a node: the API server takes a single value where the field is the name
-            let avoid = nodes.iter().map(|node| json!({"key": "metadata.name", "operator": "NotIn", "values": [node]}));
+            let avoid = nodes
+                .iter()
+                .map(|node| json!({"key": "metadata.name", "operator": "NotIn", "values": [node]}));
             let mut affinity = json!(spec.affinity.unwrap_or_default());
             let node_affinity = &mut affinity["nodeAffinity"];
             let required = &mut node_affinity["requiredDuringSchedulingIgnoredDuringExecution"];

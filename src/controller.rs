@@ -64,6 +64,7 @@ pub async fn run(context: Arc<Context>, triggers: Triggers, stop: impl Future<Ou
     .await;
 }
 
+#[allow(clippy::needless_pass_by_value)] // the applier's signature
 fn on_error(instance: Arc<SqlEdgeInstance>, error: &Error, _: Arc<Context>) -> Action {
     if error.is_moved() {
         return Action::requeue(Duration::from_millis(200));

@@ -33,6 +33,7 @@ pub struct Leadership {
 
 impl Leadership {
     /// For tests and for a single process that has nobody to share with.
+    #[allow(clippy::disallowed_methods)] // no decision is taken on it
     pub fn always() -> (watch::Sender<Option<Instant>>, Self) {
         let far = Instant::now() + Duration::from_secs(365 * 24 * 3600);
         let (sender, renewed) = watch::channel(Some(far));

@@ -67,7 +67,7 @@ pub struct Tds {
 impl Door for Tds {
     fn login(&self, target: Target) -> BoxFuture<'_, Attempt> {
         Box::pin(async move {
-            match tokio::time::timeout(self.timeout, attempt(&target)).await {
+            match tokio::time::timeout(self.timeout, Box::pin(attempt(&target))).await {
                 Ok(Ok(attempt)) => attempt,
                 Ok(Err(error)) => classify(&error),
                 Err(_) => Attempt::NoAnswer(format!("no answer within {} s", self.timeout.as_secs())),
@@ -89,7 +89,7 @@ async fn attempt(target: &Target) -> tiberius::Result<Attempt> {
         .await
         .map_err(tiberius::error::Error::from)?;
     stream.set_nodelay(true).map_err(tiberius::error::Error::from)?;
-    let mut client = Client::connect(config, stream.compat_write()).await?;
+    let mut client = Box::pin(Client::connect(config, stream.compat_write())).await?;
     let version = text(
         &mut client,
         "SELECT CAST(SERVERPROPERTY('ProductVersion') AS NVARCHAR(128))",

@@ -9,7 +9,7 @@ use sqledge_operator::error::Error;
 use sqledge_operator::settings::{Identity, Settings};
 use sqledge_operator::{api, operator, telemetry};
 
-/// Keeps SqlEdgeInstance resources: one database, one volume, one address, and safe failover.
+/// Keeps `SqlEdgeInstance` resources: one database, one volume, one address, and safe failover.
 #[derive(Parser)]
 #[command(version)]
 struct Arguments {
@@ -28,7 +28,7 @@ enum Command {
         #[arg(long, default_value = "0.0.0.0:8080")]
         listen: SocketAddr,
     },
-    /// Print the CustomResourceDefinition.
+    /// Print the `CustomResourceDefinition`.
     Crd,
 }
 

@@ -177,7 +177,7 @@ async fn pods(context: &Context, instance: &Instance, freshness: Freshness) -> R
         Freshness::Quorum => context.cluster.list(&instance.namespace).await?,
     };
     pods.retain(|pod| facts::is_ours(pod, instance) || facts::mentions(pod, &instance.claim_name));
-    pods.sort_by(|a, b| (a.creation_timestamp(), a.name_any()).cmp(&(b.creation_timestamp(), b.name_any())));
+    pods.sort_by_key(|pod| (pod.creation_timestamp(), pod.name_any()));
     Ok(pods)
 }
 

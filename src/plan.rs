@@ -193,7 +193,9 @@ fn claim(world: &World, plan: &mut Plan) {
 
 /// A claim without a volume holds no data. The class that the API server filled in where none was asked for is no difference.
 fn is_unbound_and_different(instance: &Instance, claim: &PersistentVolumeClaim) -> bool {
-    let Some(wanted) = desired::claim(instance, "").and_then(|wanted| wanted.spec) else { return false };
+    let Some(wanted) = desired::claim(instance, "").and_then(|wanted| wanted.spec) else {
+        return false;
+    };
     let Some(stored) = &claim.spec else { return false };
     let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
     stored.volume_name.is_none() && phase == Some("Pending") && !drift::is_stated(&wanted, stored)

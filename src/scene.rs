@@ -71,6 +71,7 @@ pub struct Volume {
 
 /// A pod that mentions the claim.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, each read by its name
 pub struct PodFacts {
     /// Identity, as judged.
     pub judged: Judged,
@@ -109,6 +110,7 @@ pub struct Attachment {
 
 /// A node as the operator sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, each read by its name
 pub struct NodeFacts {
     /// Identity, as judged.
     pub judged: Judged,

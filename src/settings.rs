@@ -1,4 +1,4 @@
-//! The settings of the process: a file (mounted from the chart's ConfigMap) plus what the pod knows about itself.
+//! The settings of the process: a file (mounted from the chart's `ConfigMap`) plus what the pod knows about itself.
 
 use std::collections::BTreeMap;
 use std::path::Path;

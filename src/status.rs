@@ -164,7 +164,7 @@ fn address_assigned(conditions: &mut Conditions, world: &World, address: Option<
             &format!("clients connect to {address}"),
         ),
         None if world.service.is_none() => {
-            conditions.set("AddressAssigned", UNKNOWN, "NoService", "the Service is not there yet")
+            conditions.set("AddressAssigned", UNKNOWN, "NoService", "the Service is not there yet");
         }
         None => conditions.set("AddressAssigned", FALSE, "NoLoadBalancer", &no_address(&world.instance)),
     }

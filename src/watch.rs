@@ -77,7 +77,8 @@ pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeat
     let (claims, claim_events) = reflect::<PersistentVolumeClaim>(api(client, namespace), ours(), |_| {}, &synced);
     let (pods, pod_events) = reflect::<Pod>(api(client, namespace), ours(), |_| {}, &synced);
     let (nodes, node_events) = reflect::<Node>(Api::all(client.clone()), config(), prune_node, &synced);
-    let (attachments, attachment_events) = reflect::<VolumeAttachment>(Api::all(client.clone()), config(), |_| {}, &synced);
+    let (attachments, attachment_events) =
+        reflect::<VolumeAttachment>(Api::all(client.clone()), config(), |_| {}, &synced);
 
     let on_node = instances.clone();
     let on_volume = instances.clone();
@@ -93,7 +94,9 @@ pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeat
         attachment_events
             .map(move |attachment| of_volume(&on_volume, &attachment))
             .boxed(),
-        follow_heartbeats(client, heartbeats, &synced).map(|()| Vec::new()).boxed(),
+        follow_heartbeats(client, heartbeats, &synced)
+            .map(|()| Vec::new())
+            .boxed(),
     ])
     .flat_map(stream::iter)
     .boxed();
@@ -154,7 +157,9 @@ where
 }
 
 /// Counts a watch once, when its first list is complete.
-fn count_first_list<K>(synced: &Arc<watch::Sender<usize>>) -> impl FnMut(&watcher::Result<watcher::Event<K>>) + Send + 'static {
+fn count_first_list<K>(
+    synced: &Arc<watch::Sender<usize>>,
+) -> impl FnMut(&watcher::Result<watcher::Event<K>>) + Send + 'static {
     let mut synced = Some(synced.clone());
     move |event| {
         if matches!(event, Ok(watcher::Event::InitDone))
@@ -182,14 +187,17 @@ fn follow_heartbeats(
     synced: &Arc<watch::Sender<usize>>,
 ) -> impl futures::Stream<Item = ()> + Send + 'static {
     let api: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
-    watcher(api, config()).default_backoff().inspect(count_first_list(synced)).map(move |event| match event {
-        Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
-            heartbeats.saw(&lease.name_any(), &lease.resource_version().unwrap_or_default());
-        }
-        Ok(watcher::Event::Delete(lease)) => heartbeats.removed(&lease.name_any()),
-        Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
-        Err(error) => tracing::warn!(kind = "Lease", %error, "watch broke; it is started again"),
-    })
+    watcher(api, config())
+        .default_backoff()
+        .inspect(count_first_list(synced))
+        .map(move |event| match event {
+            Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
+                heartbeats.saw(&lease.name_any(), &lease.resource_version().unwrap_or_default());
+            }
+            Ok(watcher::Event::Delete(lease)) => heartbeats.removed(&lease.name_any()),
+            Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
+            Err(error) => tracing::warn!(kind = "Lease", %error, "watch broke; it is started again"),
+        })
 }
 
 fn by_label<K: Resource<DynamicType = ()>>(object: &K) -> Vec<ObjectRef<SqlEdgeInstance>> {

@@ -9,7 +9,12 @@ use crate::settings::Timing;
 const UNIQUE: &str = "kubernetes.io/csi/disk.example.com^vol-1";
 
 fn judged(name: &str) -> Judged {
-    Judged { namespace: "shop".into(), name: name.into(), uid: format!("uid-{name}"), resource_version: "7".into() }
+    Judged {
+        namespace: "shop".into(),
+        name: name.into(),
+        uid: format!("uid-{name}"),
+        resource_version: "7".into(),
+    }
 }
 
 fn pod(name: &str) -> PodFacts {
@@ -28,11 +33,17 @@ fn pod(name: &str) -> PodFacts {
 }
 
 fn running(name: &str, node: &str) -> PodFacts {
-    PodFacts { node: Some(node.into()), ..pod(name) }
+    PodFacts {
+        node: Some(node.into()),
+        ..pod(name)
+    }
 }
 
 fn gated(name: &str) -> PodFacts {
-    PodFacts { gated: true, ..pod(name) }
+    PodFacts {
+        gated: true,
+        ..pod(name)
+    }
 }
 
 fn node(name: &str) -> (String, NodeFacts) {
@@ -53,13 +64,23 @@ fn node(name: &str) -> (String, NodeFacts) {
 }
 
 fn attachment(node: &str) -> Attachment {
-    Attachment { judged: judged(&format!("va-{node}")), node: node.into(), deleting: false, detach_error: None }
+    Attachment {
+        judged: judged(&format!("va-{node}")),
+        node: node.into(),
+        deleting: false,
+        detach_error: None,
+    }
 }
 
 /// Three healthy nodes, a revoking driver, an exclusive claim that nobody has held yet, no pods.
 fn scene() -> Scene {
     Scene {
-        claim: Claim { name: "books-data".into(), exclusive: true, holder: None, pin_refused: None },
+        claim: Claim {
+            name: "books-data".into(),
+            exclusive: true,
+            holder: None,
+            pin_refused: None,
+        },
         volume: Some(Volume {
             name: "pv-1".into(),
             driver: Some("disk.example.com".into()),
@@ -79,7 +100,10 @@ fn scene() -> Scene {
 
 impl Scene {
     fn held_by(mut self, pod: &str, node: Option<&str>) -> Self {
-        self.claim.holder = Some(Holder { pod: format!("uid-{pod}"), node: node.map(str::to_owned) });
+        self.claim.holder = Some(Holder {
+            pod: format!("uid-{pod}"),
+            node: node.map(str::to_owned),
+        });
         self
     }
     fn with(mut self, pod: PodFacts) -> Self {
@@ -118,7 +142,12 @@ impl Scene {
 
 /// The database ran on n1 in pod `old`, which does not answer any more.
 fn dead_node() -> Scene {
-    scene().held_by("old", Some("n1")).silent("n1").login(Login::Failed("no answer".into())).attached("n1").in_use_on("n1")
+    scene()
+        .held_by("old", Some("n1"))
+        .silent("n1")
+        .login(Login::Failed("no answer".into()))
+        .attached("n1")
+        .in_use_on("n1")
 }
 
 /// The same after the eviction: pod `new` waits behind its gate.
@@ -129,17 +158,27 @@ fn after_eviction() -> Scene {
 #[track_caller]
 fn assert_no_act(scene: &Scene, state: State, reason: &str) -> Verdict {
     let verdict = decide(scene);
-    assert_eq!((verdict.state, verdict.reason, &verdict.act), (state, reason, &None), "{}", verdict.message);
+    assert_eq!(
+        (verdict.state, verdict.reason, &verdict.act),
+        (state, reason, &None),
+        "{}",
+        verdict.message
+    );
     verdict
 }
 
 fn act(scene: &Scene) -> Act {
     let verdict = decide(scene);
-    verdict.act.unwrap_or_else(|| panic!("no act, but {}: {}", verdict.reason, verdict.message))
+    verdict
+        .act
+        .unwrap_or_else(|| panic!("no act, but {}: {}", verdict.reason, verdict.message))
 }
 
 fn recorded(pod: &str, node: Option<&str>) -> Act {
-    Act::Record(Holder { pod: format!("uid-{pod}"), node: node.map(str::to_owned) })
+    Act::Record(Holder {
+        pod: format!("uid-{pod}"),
+        node: node.map(str::to_owned),
+    })
 }
 
 #[test]
@@ -148,18 +187,31 @@ fn a_first_start_is_recorded_and_then_the_gate_opens() {
     assert_eq!(verdict.act, Some(recorded("first", None)));
     assert_eq!(verdict.evidence, Some(Evidence::FirstStart));
     let next = scene().with(gated("first")).held_by("first", None);
-    assert_eq!(act(&next), Act::OpenGate { pod: judged("first"), placement: Placement::Avoiding(Vec::new()) });
+    assert_eq!(
+        act(&next),
+        Act::OpenGate {
+            pod: judged("first"),
+            placement: Placement::Avoiding(Vec::new())
+        }
+    );
 }
 
 #[test]
 fn a_first_start_waits_while_the_volume_is_attached_anywhere() {
-    assert_no_act(&scene().with(gated("first")).attached("n2"), State::Blocked, "VolumeAttachedElsewhere");
+    assert_no_act(
+        &scene().with(gated("first")).attached("n2"),
+        State::Blocked,
+        "VolumeAttachedElsewhere",
+    );
 }
 
 #[test]
 fn a_claim_mounted_by_a_foreign_pod_keeps_the_gate_shut() {
     let foreign = |change: fn(&mut PodFacts)| {
-        let mut pod = PodFacts { ours: false, ..running("backup", "n2") };
+        let mut pod = PodFacts {
+            ours: false,
+            ..running("backup", "n2")
+        };
         change(&mut pod);
         scene().with(gated("first")).with(pod)
     };
@@ -170,35 +222,61 @@ fn a_claim_mounted_by_a_foreign_pod_keeps_the_gate_shut() {
 
 #[test]
 fn where_a_pod_runs_is_recorded_before_anything_else() {
-    assert_eq!(act(&scene().with(running("old", "n1")).held_by("old", None)), recorded("old", Some("n1")));
+    assert_eq!(
+        act(&scene().with(running("old", "n1")).held_by("old", None)),
+        recorded("old", Some("n1"))
+    );
     // even when the node is silent already: afterwards it could be forgotten
-    assert_eq!(act(&dead_node().held_by("old", None).with(running("old", "n1"))), recorded("old", Some("n1")));
+    assert_eq!(
+        act(&dead_node().held_by("old", None).with(running("old", "n1"))),
+        recorded("old", Some("n1"))
+    );
     // and where somebody opened a gate by hand
-    assert_eq!(act(&scene().with(running("other", "n2")).held_by("old", Some("n1"))), recorded("other", Some("n2")));
+    assert_eq!(
+        act(&scene().with(running("other", "n2")).held_by("old", Some("n1"))),
+        recorded("other", Some("n2"))
+    );
 }
 
 #[test]
 fn a_running_pod_on_a_healthy_node_is_left_alone() {
     let healthy = scene().with(running("old", "n1")).held_by("old", Some("n1"));
-    for login in [Login::Succeeded, Login::WrongPassword, Login::NotYet("recovering".into()), Login::Failed("x".into()), Login::NotTried] {
+    for login in [
+        Login::Succeeded,
+        Login::WrongPassword,
+        Login::NotYet("recovering".into()),
+        Login::Failed("x".into()),
+        Login::NotTried,
+    ] {
         assert_no_act(&healthy.clone().login(login), State::Held, "PodRunning");
     }
 }
 
 #[test]
 fn a_silent_node_whose_database_answers_is_left_alone() {
-    for login in [Login::Succeeded, Login::WrongPassword, Login::NotYet("recovering".into())] {
+    for login in [
+        Login::Succeeded,
+        Login::WrongPassword,
+        Login::NotYet("recovering".into()),
+    ] {
         let answering = dead_node().with(running("old", "n1")).login(login);
         assert_no_act(&answering, State::Suspect, "NodeSilentDatabaseAnswers");
     }
-    assert_no_act(&dead_node().with(running("old", "n1")).login(Login::NotTried), State::Suspect, "NodeSilent");
+    assert_no_act(
+        &dead_node().with(running("old", "n1")).login(Login::NotTried),
+        State::Suspect,
+        "NodeSilent",
+    );
 }
 
 #[test]
 fn a_dead_nodes_pod_is_evicted_only_where_a_detach_is_proof() {
     use DriverClass::{Busy, Local, NeedsFence, Quorum, Revoke, Unknown};
     for class in [Revoke, Quorum] {
-        assert_eq!(act(&dead_node().with(running("old", "n1")).class(class)), Act::Evict { pod: judged("old") });
+        assert_eq!(
+            act(&dead_node().with(running("old", "n1")).class(class)),
+            Act::Evict { pod: judged("old") }
+        );
     }
     for (class, reason) in [
         (Busy, "DetachMayBeRefused"),
@@ -206,15 +284,25 @@ fn a_dead_nodes_pod_is_evicted_only_where_a_detach_is_proof() {
         (Local, "NoFailoverPossible"),
         (Unknown, "DriverClassUnknown"),
     ] {
-        assert_no_act(&dead_node().with(running("old", "n1")).class(class), State::Blocked, reason);
+        assert_no_act(
+            &dead_node().with(running("old", "n1")).class(class),
+            State::Blocked,
+            reason,
+        );
         assert_no_act(&after_eviction().class(class), State::Blocked, reason);
     }
 }
 
 #[test]
 fn a_pod_that_is_being_deleted_on_a_dead_node_is_evicted_and_on_a_live_one_awaited() {
-    let deleting = PodFacts { deleting: true, ..running("old", "n1") };
-    assert_eq!(act(&dead_node().with(deleting.clone()).with(gated("new"))), Act::Evict { pod: judged("old") });
+    let deleting = PodFacts {
+        deleting: true,
+        ..running("old", "n1")
+    };
+    assert_eq!(
+        act(&dead_node().with(deleting.clone()).with(gated("new"))),
+        Act::Evict { pod: judged("old") }
+    );
     let alive = scene().held_by("old", Some("n1")).with(deleting).with(gated("new"));
     assert_no_act(&alive, State::Stopping, "Stopping");
 }
@@ -223,9 +311,20 @@ fn a_pod_that_is_being_deleted_on_a_dead_node_is_evicted_and_on_a_live_one_await
 fn a_node_is_silent_by_its_lease_and_only_as_a_fallback_by_its_condition() {
     let pulse = |change: fn(&mut NodeFacts)| scene().node("n1", change).pulse("n1");
     assert_eq!(pulse(|_| {}), Pulse::Alive);
-    assert_eq!(pulse(|n| n.lease_unchanged = Some(Duration::from_secs(15))), Pulse::Silent);
-    assert_eq!(pulse(|n| n.ready = NodeReady::False), Pulse::Alive, "the kubelet itself says so, so it lives");
-    assert_eq!(pulse(|n| n.ready = NodeReady::Unknown), Pulse::Alive, "renewals that we saw outweigh an old condition");
+    assert_eq!(
+        pulse(|n| n.lease_unchanged = Some(Duration::from_secs(15))),
+        Pulse::Silent
+    );
+    assert_eq!(
+        pulse(|n| n.ready = NodeReady::False),
+        Pulse::Alive,
+        "the kubelet itself says so, so it lives"
+    );
+    assert_eq!(
+        pulse(|n| n.ready = NodeReady::Unknown),
+        Pulse::Alive,
+        "renewals that we saw outweigh an old condition"
+    );
     let fresh_operator = |n: &mut NodeFacts| {
         n.lease_renewed = false;
         n.ready = NodeReady::Unknown;
@@ -242,7 +341,11 @@ fn a_node_is_silent_by_its_lease_and_only_as_a_fallback_by_its_condition() {
 #[test]
 fn two_silent_nodes_of_three_are_our_own_fault_until_proven_otherwise() {
     let two = dead_node().silent("n2");
-    assert_no_act(&two.clone().with(running("old", "n1")), State::Blocked, "TooManyNodesSilent");
+    assert_no_act(
+        &two.clone().with(running("old", "n1")),
+        State::Blocked,
+        "TooManyNodesSilent",
+    );
     assert_no_act(&two.with(gated("new")), State::Blocked, "TooManyNodesSilent");
 }
 
@@ -265,9 +368,19 @@ fn the_word_of_a_human_overrides_class_and_brake_but_not_a_living_node_or_databa
     };
     let unknown = dead_node().with(running("old", "n1")).class(DriverClass::Unknown);
     assert_eq!(act(&confirmed(unknown.clone())), Act::Evict { pod: judged("old") });
-    assert_eq!(act(&confirmed(unknown.clone().silent("n2"))), Act::Evict { pod: judged("old") });
-    assert_no_act(&confirmed(unknown.clone().login(Login::Succeeded)), State::Suspect, "NodeSilentDatabaseAnswers");
-    let alive = scene().with(running("old", "n1")).held_by("old", Some("n1")).login(Login::Failed("x".into()));
+    assert_eq!(
+        act(&confirmed(unknown.clone().silent("n2"))),
+        Act::Evict { pod: judged("old") }
+    );
+    assert_no_act(
+        &confirmed(unknown.clone().login(Login::Succeeded)),
+        State::Suspect,
+        "NodeSilentDatabaseAnswers",
+    );
+    let alive = scene()
+        .with(running("old", "n1"))
+        .held_by("old", Some("n1"))
+        .login(Login::Failed("x".into()));
     assert_no_act(&confirmed(alive), State::Held, "PodRunning");
     let mut other = unknown;
     other.confirmed_dead = Some("uid-of-an-earlier-pod".into());
@@ -276,13 +389,20 @@ fn the_word_of_a_human_overrides_class_and_brake_but_not_a_living_node_or_databa
 
 #[test]
 fn the_out_of_service_taint_is_the_word_of_a_human_too() {
-    let tainted = dead_node().with(running("old", "n1")).class(DriverClass::Unknown).node("n1", |n| n.out_of_service = true);
+    let tainted = dead_node()
+        .with(running("old", "n1"))
+        .class(DriverClass::Unknown)
+        .node("n1", |n| n.out_of_service = true);
     assert_eq!(act(&tainted), Act::Evict { pod: judged("old") });
 }
 
 #[test]
 fn after_the_eviction_our_entry_and_no_other_leaves_volumes_in_use() {
-    let expected = Act::ShrinkVolumesInUse { node: judged("n1"), index: 1, unique_name: UNIQUE.into() };
+    let expected = Act::ShrinkVolumesInUse {
+        node: judged("n1"),
+        index: 1,
+        unique_name: UNIQUE.into(),
+    };
     assert_eq!(act(&after_eviction()), expected);
 }
 
@@ -292,10 +412,20 @@ fn the_attachment_is_deleted_only_as_a_fallback() {
     slow.detaching_for = Some(Duration::from_secs(9));
     assert_no_act(&slow, State::Detaching, "Detaching");
     slow.detaching_for = Some(Duration::from_secs(10));
-    assert_eq!(act(&slow), Act::DeleteAttachment { attachment: judged("va-n1") });
+    assert_eq!(
+        act(&slow),
+        Act::DeleteAttachment {
+            attachment: judged("va-n1")
+        }
+    );
     let mut switched_off = after_eviction();
     switched_off.fast_detach = false;
-    assert_eq!(act(&switched_off), Act::DeleteAttachment { attachment: judged("va-n1") });
+    assert_eq!(
+        act(&switched_off),
+        Act::DeleteAttachment {
+            attachment: judged("va-n1")
+        }
+    );
     slow.attachments[0].deleting = true;
     assert_no_act(&slow, State::Detaching, "Detaching");
 }
@@ -308,36 +438,74 @@ fn the_gate_stays_shut_until_attachment_and_volumes_attached_are_both_gone() {
     let verdict = assert_no_act(&detaching, State::Detaching, "Detaching");
     assert!(verdict.message.contains("array is busy"), "{}", verdict.message);
     detaching.attachments.clear();
-    let status_lags = detaching.clone().node("n1", |n| n.volumes_attached = vec![UNIQUE.into()]);
+    let status_lags = detaching
+        .clone()
+        .node("n1", |n| n.volumes_attached = vec![UNIQUE.into()]);
     assert_no_act(&status_lags, State::Detaching, "Detaching");
     let verdict = decide(&detaching);
-    assert_eq!((verdict.act, verdict.evidence), (Some(recorded("new", None)), Some(Evidence::StorageRevoked)));
+    assert_eq!(
+        (verdict.act, verdict.evidence),
+        (Some(recorded("new", None)), Some(Evidence::StorageRevoked))
+    );
 }
 
 #[test]
 fn a_pod_let_in_after_a_node_failure_is_kept_off_the_silent_nodes() {
     let proven = after_eviction().held_by("new", None);
     let placement = Placement::Avoiding(vec!["n1".into()]);
-    assert_eq!(act(&proven), Act::OpenGate { pod: judged("new"), placement });
+    assert_eq!(
+        act(&proven),
+        Act::OpenGate {
+            pod: judged("new"),
+            placement
+        }
+    );
 }
 
 #[test]
 fn a_pod_that_is_gone_from_a_live_node_goes_back_to_it_at_once() {
-    let deleted = scene().held_by("old", Some("n1")).with(gated("new")).attached("n1").in_use_on("n1");
+    let deleted = scene()
+        .held_by("old", Some("n1"))
+        .with(gated("new"))
+        .attached("n1")
+        .in_use_on("n1");
     let verdict = decide(&deleted);
-    assert_eq!((verdict.act, verdict.evidence), (Some(recorded("new", Some("n1"))), Some(Evidence::PinnedRestart)));
+    assert_eq!(
+        (verdict.act, verdict.evidence),
+        (Some(recorded("new", Some("n1"))), Some(Evidence::PinnedRestart))
+    );
     let next = deleted.held_by("new", Some("n1"));
-    assert_eq!(act(&next), Act::OpenGate { pod: judged("new"), placement: Placement::Pinned("n1".into()) });
+    assert_eq!(
+        act(&next),
+        Act::OpenGate {
+            pod: judged("new"),
+            placement: Placement::Pinned("n1".into())
+        }
+    );
 }
 
 #[test]
 fn there_is_no_way_back_to_a_node_that_may_not_fence_or_take_the_pod() {
-    let deleted = || scene().held_by("old", Some("n1")).with(gated("new")).in_use_on("n1").attached("n1");
+    let deleted = || {
+        scene()
+            .held_by("old", Some("n1"))
+            .with(gated("new"))
+            .in_use_on("n1")
+            .attached("n1")
+    };
     let mut shared = deleted();
     shared.claim.exclusive = false;
     assert_no_act(&shared, State::Detaching, "NodeReleasing");
-    assert_no_act(&deleted().node("n1", |n| n.schedulable = false), State::Detaching, "NodeReleasing");
-    assert_no_act(&deleted().node("n1", |n| n.ready = NodeReady::False), State::Detaching, "NodeReleasing");
+    assert_no_act(
+        &deleted().node("n1", |n| n.schedulable = false),
+        State::Detaching,
+        "NodeReleasing",
+    );
+    assert_no_act(
+        &deleted().node("n1", |n| n.ready = NodeReady::False),
+        State::Detaching,
+        "NodeReleasing",
+    );
     let mut refused = deleted();
     refused.claim.pin_refused = Some("n1".into());
     assert_no_act(&refused, State::Detaching, "NodeReleasing");
@@ -348,24 +516,51 @@ fn there_is_no_way_back_to_a_node_that_may_not_fence_or_take_the_pod() {
 
 #[test]
 fn a_live_node_has_released_only_after_a_renewal_without_the_volume_and_a_detach() {
-    let moving = || scene().held_by("old", Some("n1")).with(gated("new")).node("n1", |n| n.schedulable = false);
+    let moving = || {
+        scene()
+            .held_by("old", Some("n1"))
+            .with(gated("new"))
+            .node("n1", |n| n.schedulable = false)
+    };
     let renewed = |n: &mut NodeFacts| n.renewed_since_release = true;
     assert_no_act(&moving(), State::Detaching, "NodeReleasing");
-    assert_no_act(&moving().in_use_on("n1").node("n1", renewed), State::Detaching, "NodeReleasing");
-    assert_no_act(&moving().attached("n1").node("n1", renewed), State::Detaching, "Detaching");
+    assert_no_act(
+        &moving().in_use_on("n1").node("n1", renewed),
+        State::Detaching,
+        "NodeReleasing",
+    );
+    assert_no_act(
+        &moving().attached("n1").node("n1", renewed),
+        State::Detaching,
+        "Detaching",
+    );
     let verdict = decide(&moving().node("n1", renewed));
-    assert_eq!((verdict.act, verdict.evidence), (Some(recorded("new", None)), Some(Evidence::NodeReleased)));
+    assert_eq!(
+        (verdict.act, verdict.evidence),
+        (Some(recorded("new", None)), Some(Evidence::NodeReleased))
+    );
 }
 
 #[test]
 fn a_node_that_was_removed_is_proof_once_its_attachment_is_gone() {
     let gone = || dead_node().without_node("n1").class(DriverClass::Unknown);
-    assert_eq!(act(&gone().with(running("old", "n1"))), Act::Evict { pod: judged("old") });
-    assert_eq!(act(&gone().with(gated("new"))), Act::DeleteAttachment { attachment: judged("va-n1") });
+    assert_eq!(
+        act(&gone().with(running("old", "n1"))),
+        Act::Evict { pod: judged("old") }
+    );
+    assert_eq!(
+        act(&gone().with(gated("new"))),
+        Act::DeleteAttachment {
+            attachment: judged("va-n1")
+        }
+    );
     let mut free = gone().with(gated("new"));
     free.attachments.clear();
     let verdict = decide(&free);
-    assert_eq!((verdict.act, verdict.evidence), (Some(recorded("new", None)), Some(Evidence::NodeGone)));
+    assert_eq!(
+        (verdict.act, verdict.evidence),
+        (Some(recorded("new", None)), Some(Evidence::NodeGone))
+    );
 }
 
 #[test]
@@ -376,20 +571,33 @@ fn a_holder_whose_node_nobody_saw_is_searched_for_on_every_node() {
     let two = unseen().node("n1", renewed).node("n2", renewed);
     assert_no_act(&two, State::Detaching, "NodeReleasing");
     let verdict = decide(&two.clone().node("n3", renewed));
-    assert_eq!((verdict.act, verdict.evidence), (Some(recorded("new", None)), Some(Evidence::NodeReleased)));
+    assert_eq!(
+        (verdict.act, verdict.evidence),
+        (Some(recorded("new", None)), Some(Evidence::NodeReleased))
+    );
     let verdict = decide(&two.clone().silent("n3"));
     assert_eq!(verdict.evidence, Some(Evidence::StorageRevoked));
-    assert_no_act(&two.silent("n3").class(DriverClass::Unknown), State::Blocked, "DriverClassUnknown");
+    assert_no_act(
+        &two.silent("n3").class(DriverClass::Unknown),
+        State::Blocked,
+        "DriverClassUnknown",
+    );
 }
 
 #[test]
 fn a_pinned_pod_that_cannot_be_placed_is_replaced_by_one_that_may_go_elsewhere() {
     let waiting = |change: fn(&mut PodFacts)| {
-        let mut pinned = PodFacts { pinned: true, ..pod("new") };
+        let mut pinned = PodFacts {
+            pinned: true,
+            ..pod("new")
+        };
         change(&mut pinned);
         scene().held_by("new", Some("n1")).with(pinned)
     };
-    let refuse = Act::RefusePin { pod: judged("new"), node: "n1".into() };
+    let refuse = Act::RefusePin {
+        pod: judged("new"),
+        node: "n1".into(),
+    };
     assert_no_act(&waiting(|_| {}), State::Scheduling, "Scheduling");
     let unschedulable = |pod: &mut PodFacts| {
         pod.unschedulable = Some("0/3 nodes are available".into());
@@ -408,13 +616,24 @@ fn a_pinned_pod_that_cannot_be_placed_is_replaced_by_one_that_may_go_elsewhere()
 fn a_pod_that_no_node_fits_says_which_fields_to_look_at() {
     let mut pending = pod("first");
     pending.unschedulable = Some("0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector".into());
-    let verdict = assert_no_act(&scene().held_by("first", None).with(pending), State::Scheduling, "Unschedulable");
-    assert!(verdict.message.contains("nodeSelector") && verdict.message.contains("didn't match"), "{}", verdict.message);
+    let verdict = assert_no_act(
+        &scene().held_by("first", None).with(pending),
+        State::Scheduling,
+        "Unschedulable",
+    );
+    assert!(
+        verdict.message.contains("nodeSelector") && verdict.message.contains("didn't match"),
+        "{}",
+        verdict.message
+    );
 }
 
 #[test]
 fn with_two_pods_past_the_gate_nothing_is_done() {
-    let two = scene().held_by("old", Some("n1")).with(running("old", "n1")).with(running("new", "n2"));
+    let two = scene()
+        .held_by("old", Some("n1"))
+        .with(running("old", "n1"))
+        .with(running("new", "n2"));
     assert_no_act(&two, State::Blocked, "TwoPods");
 }
 
@@ -424,13 +643,19 @@ fn no_gate_opens_while_a_pod_of_ours_may_still_run() {
     for deleting in [false, true] {
         for silent in [false, true] {
             for class in [DriverClass::Revoke, DriverClass::Unknown] {
-                let old = PodFacts { deleting, ..running("old", "n1") };
+                let old = PodFacts {
+                    deleting,
+                    ..running("old", "n1")
+                };
                 let mut scene = dead_node().class(class).with(old).with(gated("new"));
                 if !silent {
                     scene = scene.node("n1", |n| n.lease_unchanged = Some(Duration::ZERO));
                 }
                 let act = decide(&scene).act;
-                assert!(!matches!(act, Some(Act::OpenGate { .. } | Act::Record(_))), "{deleting} {silent} {class:?}: {act:?}");
+                assert!(
+                    !matches!(act, Some(Act::OpenGate { .. } | Act::Record(_))),
+                    "{deleting} {silent} {class:?}: {act:?}"
+                );
             }
         }
     }
@@ -444,8 +669,11 @@ fn an_attachment_is_never_touched_while_a_pod_of_ours_is_there() {
 
 #[test]
 fn the_next_look_is_not_late_by_a_whole_period() {
-    let nearly = scene().held_by("old", Some("n1")).with(running("old", "n1")).node("n1", |n| {
-        n.lease_unchanged = Some(Duration::from_millis(14_600));
-    });
+    let nearly = scene()
+        .held_by("old", Some("n1"))
+        .with(running("old", "n1"))
+        .node("n1", |n| {
+            n.lease_unchanged = Some(Duration::from_millis(14_600));
+        });
     assert_eq!(decide(&nearly).recheck, Duration::from_millis(400));
 }

@@ -52,7 +52,11 @@ pub fn volume(volume: &PersistentVolume, classes: &BTreeMap<String, DriverClass>
     let driver = csi.map(|csi| csi.driver.clone());
     Volume {
         name: volume.name_any(),
-        class: if lives_on_its_node(volume) { DriverClass::Local } else { driver_class::classify(driver.as_deref(), classes) },
+        class: if lives_on_its_node(volume) {
+            DriverClass::Local
+        } else {
+            driver_class::classify(driver.as_deref(), classes)
+        },
         // the name that kubelet and attach-detach controller give a CSI volume
         unique_name: csi.map(|csi| format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle)),
         driver,
@@ -61,7 +65,10 @@ pub fn volume(volume: &PersistentVolume, classes: &BTreeMap<String, DriverClass>
 
 /// Volumes of these types are a folder or disk of one node, whatever made them.
 fn lives_on_its_node(volume: &PersistentVolume) -> bool {
-    volume.spec.as_ref().is_some_and(|spec| spec.local.is_some() || spec.host_path.is_some())
+    volume
+        .spec
+        .as_ref()
+        .is_some_and(|spec| spec.local.is_some() || spec.host_path.is_some())
 }
 
 /// Made from the template of a Deployment of ours: no other pod carries both our labels and our claim.
