@@ -182,6 +182,24 @@ refused "a foreign pod labelled as its own" "only database pods of its own" oper
 refused "an own pod's label changed" "labels" pod operator gated '[{"op":"replace","path":"/metadata/labels/app.kubernetes.io~1instance","value":"b"}]'
 refused "an own pod's image changed" "images" pod operator running '[{"op":"replace","path":"/spec/containers/0/image","value":"localhost/other:1"}]'
 refused "an own pod's init image changed" "images" pod operator running '[{"op":"replace","path":"/spec/initContainers/0/image","value":"localhost/other:1"}]'
+claim() { # name labels volumeName
+    cat <<CLAIM | admin apply -f - >/dev/null
+apiVersion: v1
+kind: PersistentVolumeClaim
+metadata: {name: $1, namespace: policy-test, labels: {$2}}
+spec: {accessModes: [ReadWriteOnce], storageClassName: none, volumeName: "$3", resources: {requests: {storage: 1Gi}}}
+CLAIM
+}
+delete_claim() { # who name
+    "$1" delete pvc "$2" -n policy-test --dry-run=server
+}
+claim unbound app.kubernetes.io/managed-by:\ sqledge-operator ""
+claim bound app.kubernetes.io/managed-by:\ sqledge-operator pv-1
+claim foreign app.kubernetes.io/managed-by:\ somebody ""
+allowed "an own claim without a volume deleted" delete_claim operator unbound
+refused "an own claim with a volume deleted" "never got a volume" delete_claim operator bound
+refused "a foreign claim deleted" "claims of its own" delete_claim operator foreign
+allowed "somebody else deletes a claim with a volume" delete_claim admin bound
 refused "a pod created" "cannot create resource" operator run policy-test -n policy-test --image=localhost/x:1 --dry-run=server
 allowed "somebody else deletes a foreign pod" delete_pod admin foreign
 
@@ -196,7 +214,6 @@ no_right deletecollection pods
 no_right list secrets
 no_right watch secrets
 no_right delete secrets
-no_right delete persistentvolumeclaims
 no_right delete deployments.apps
 no_right delete services
 no_right patch sqledgeinstances.sqledge.io

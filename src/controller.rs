@@ -5,20 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt as _};
+use kube::ResourceExt as _;
 use kube::runtime::controller::Action;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{applier, controller};
-use kube::{Resource as _, ResourceExt as _};
-use serde_json::json;
 
-use crate::api::{SqlEdgeInstance, SqlEdgeInstanceStatus};
+use crate::api::SqlEdgeInstance;
 use crate::apply;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::failover::{self, Verdict};
 use crate::observe::{Freshness, Observed, observe};
 use crate::plan::{self, Plan};
+use crate::report::{publish, report};
 use crate::status;
 use crate::watch::Triggers;
 use crate::world::World;
@@ -173,102 +173,4 @@ async fn act(
     tracing::info!(instance = %world.instance.name, namespace = %world.instance.namespace, act = act.name(), evidence, "{}", verdict.message);
     publish(context, resource, EventType::Normal, act.name(), &verdict.message).await;
     Ok(Some(verdict.clone()))
-}
-
-/// Writes the status if it differs, and says so in an event where Ready changed.
-async fn report(context: &Context, resource: &Arc<SqlEdgeInstance>, wanted: SqlEdgeInstanceStatus) -> Result<()> {
-    let namespace = resource.namespace().unwrap_or_default();
-    let name = resource.name_any();
-    let ready = |status: &SqlEdgeInstanceStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == "Ready")
-            .map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
-    };
-    let now = ready(&wanted);
-    context.metrics.ready(
-        &namespace,
-        &name,
-        now.as_ref().is_some_and(|(status, _, _)| status == "True"),
-    );
-    if resource.status.as_ref() == Some(&wanted) {
-        return Ok(());
-    }
-    let body = json!({
-        "apiVersion": SqlEdgeInstance::api_version(&()),
-        "kind": SqlEdgeInstance::kind(&()),
-        "metadata": {"name": name, "uid": resource.metadata.uid},
-        "status": wanted,
-    });
-    let written: SqlEdgeInstance = match context.cluster.apply_status(&namespace, &name, &body).await {
-        Ok(written) => written,
-        // deleted meanwhile
-        Err(error) if error.api_status().is_some_and(kube::core::Status::is_not_found) => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    let before = resource.status.as_ref();
-    let ended =
-        |status: &SqlEdgeInstanceStatus| status.last_failover.as_ref().and_then(|record| record.ended_at.clone());
-    if let Some(record) = wanted
-        .last_failover
-        .as_ref()
-        .filter(|_| before.and_then(ended) != ended(&wanted))
-    {
-        context.metrics.failover(record);
-        let from = record.from_node.as_deref().unwrap_or("an unknown node");
-        let to = record.to_node.as_deref().unwrap_or("an unknown node");
-        let seconds = Duration::from_millis(
-            record
-                .duration_milliseconds
-                .and_then(|ms| u64::try_from(ms).ok())
-                .unwrap_or_default(),
-        );
-        let note = format!(
-            "{}: from {from} to {to} in {:.1} s ({})",
-            record.reason,
-            seconds.as_secs_f64(),
-            record.evidence.join(", ")
-        );
-        publish(context, resource, EventType::Normal, "FailedOver", &note).await;
-    }
-    if let Some((status, reason, message)) = now
-        && before
-            .and_then(ready)
-            .is_none_or(|(old_status, old_reason, _)| (old_status, old_reason) != (status.clone(), reason.clone()))
-    {
-        let type_ = if status == "True" {
-            EventType::Normal
-        } else {
-            EventType::Warning
-        };
-        publish(context, resource, type_, &reason, &message).await;
-    }
-    context.memory.remember_written(resource, written);
-    Ok(())
-}
-
-/// Best effort: an event that cannot be published must not fail a pass.
-async fn publish(context: &Context, resource: &Arc<SqlEdgeInstance>, type_: EventType, reason: &str, note: &str) {
-    let mut note = note.to_owned();
-    // the API server takes 1 kB
-    if note.len() > 1000 {
-        let end = (0..=1000)
-            .rev()
-            .find(|at| note.is_char_boundary(*at))
-            .unwrap_or_default();
-        note.truncate(end);
-    }
-    let event = Event {
-        type_,
-        reason: reason.into(),
-        note: Some(note),
-        action: "Reconcile".into(),
-        secondary: None,
-    };
-    let reference = resource.object_ref(&());
-    let published = tokio::time::timeout(context.timing.call, context.recorder.publish(&event, &reference)).await;
-    if !matches!(published, Ok(Ok(()))) {
-        tracing::debug!(reason, "an event could not be published");
-    }
 }

@@ -398,7 +398,7 @@ fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
                     "waiting for the volume of claim {claim} to be detached from node {}",
                     attachment.node
                 );
-                waiting(State::Blocked, "VolumeAttachedElsewhere", message, SOON)
+                waiting(State::Detaching, "VolumeAttachedElsewhere", message, SOON)
             }
         };
     };
@@ -436,7 +436,7 @@ fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
     match evidence {
         Some(evidence) => open(scene, candidate, evidence),
         None => waiting(
-            State::Blocked,
+            State::Waiting,
             "NoNodes",
             "no node is known to the operator yet".into(),
             STEADY,

@@ -19,6 +19,19 @@ pub struct Finding {
 }
 
 impl Finding {
+    /// Whether this ends only when somebody does what the sentence says; kstatus calls that Stalled.
+    pub fn needs_a_human(&self, verdict: &Verdict) -> bool {
+        let engine = [
+            "ContainerFailed",
+            "EngineExits",
+            "ImagePullFailed",
+            "PasswordDoesNotFit",
+            "Unschedulable",
+            "VolumeRefused",
+        ];
+        verdict.state == State::Blocked || engine.contains(&self.reason)
+    }
+
     fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             reason,

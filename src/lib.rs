@@ -23,6 +23,7 @@ pub mod observe;
 pub mod operator;
 pub mod password;
 pub mod plan;
+pub mod report;
 pub mod scene;
 pub mod settings;
 pub mod status;

@@ -36,7 +36,8 @@ pub fn of(world: &World, plan: &Plan, verdict: &Verdict, failed: Option<&Error>)
         finding.reason,
         &finding.message,
     );
-    stalled(&mut conditions, plan, failed);
+    let stuck = (!serving && finding.needs_a_human(verdict)).then_some(&finding);
+    stalled(&mut conditions, plan, stuck, failed);
     let settled = serving && plan.steps.is_empty() && plan.problem.is_none();
     conditions.set(
         "Reconciling",
@@ -115,16 +116,19 @@ pub fn of_invalid(
     }
 }
 
-fn stalled(conditions: &mut Conditions, plan: &Plan, failed: Option<&Error>) {
-    match (&plan.problem, failed) {
-        (Some(problem), _) => {
+fn stalled(conditions: &mut Conditions, plan: &Plan, stuck: Option<&Finding>, failed: Option<&Error>) {
+    match (&plan.problem, stuck, failed) {
+        (Some(problem), _, _) => {
             conditions.set("Stalled", TRUE, problem.reason, &problem.message);
             if problem.reason == "NameConflict" {
                 conditions.set("NameConflict", TRUE, problem.reason, &problem.message);
             }
         }
-        (None, Some(error)) if !error.is_moved() => conditions.set("Stalled", TRUE, error.reason(), &error.to_string()),
-        (None, _) => conditions.set("Stalled", FALSE, "Progressing", "nothing stands in the way"),
+        (None, Some(stuck), _) => conditions.set("Stalled", TRUE, stuck.reason, &stuck.message),
+        (None, None, Some(error)) if !error.is_moved() => {
+            conditions.set("Stalled", TRUE, error.reason(), &error.to_string());
+        }
+        (None, None, _) => conditions.set("Stalled", FALSE, "Progressing", "nothing stands in the way"),
     }
 }
 

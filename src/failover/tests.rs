@@ -200,7 +200,7 @@ fn a_first_start_is_recorded_and_then_the_gate_opens() {
 fn a_first_start_waits_while_the_volume_is_attached_anywhere() {
     assert_no_act(
         &scene().with(gated("first")).attached("n2"),
-        State::Blocked,
+        State::Detaching,
         "VolumeAttachedElsewhere",
     );
 }

@@ -64,7 +64,6 @@ pub enum Error {
 
 /// Sends PRELOGIN and waits for its answer; all of it within `within`.
 #[allow(clippy::disallowed_methods)] // the guard's own deadline; no decision of the operator
-#[allow(clippy::disallowed_methods)] // the guard's own deadline; no decision of the operator
 pub fn ask(address: SocketAddr, within: Duration) -> Result<(), Error> {
     let deadline = Instant::now() + within;
     let timed = |source: io::Error| match source.kind() {

@@ -12,16 +12,17 @@ compare the list with the API server's audit log in both directions: a right nob
 - apiGroups: [sqledge.io]
   resources: [sqledgeinstances/status]
   verbs: [patch]
-# children: applied, never deleted (deletion is the garbage collector's, along the owner references)
+# children: applied, never deleted (deletion is the garbage collector's, along the owner references) but for one case
 - apiGroups: [apps]
   resources: [deployments]
   verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [services]
   verbs: [get, list, watch, create, patch]
+# delete is for a claim that never got a volume, whose class was corrected (an admission policy allows no other)
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
-  verbs: [get, list, watch, create, patch]
+  verbs: [get, list, watch, create, patch, delete]
 # by name only: no list, no watch, so it never holds passwords it was not asked to look at
 - apiGroups: [""]
   resources: [secrets]

@@ -1,0 +1,116 @@
+//! I/O out: the status, the events and the metrics of an instance. Decides nothing but what is worth saying twice.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::runtime::events::{Event, EventType};
+use kube::{Resource as _, ResourceExt as _};
+use serde_json::json;
+
+use crate::api::{FailoverRecord, SqlEdgeInstance, SqlEdgeInstanceStatus};
+use crate::context::Context;
+use crate::error::Result;
+
+/// The longest note that the API server takes in an event.
+const MAX_NOTE: usize = 1000;
+
+/// Writes the status if it differs, and publishes what changed.
+pub async fn report(context: &Context, resource: &Arc<SqlEdgeInstance>, wanted: SqlEdgeInstanceStatus) -> Result<()> {
+    let namespace = resource.namespace().unwrap_or_default();
+    let name = resource.name_any();
+    context.metrics.ready(&namespace, &name, is_true(&wanted, "Ready"));
+    if resource.status.as_ref() == Some(&wanted) {
+        return Ok(());
+    }
+    let body = json!({
+        "apiVersion": SqlEdgeInstance::api_version(&()),
+        "kind": SqlEdgeInstance::kind(&()),
+        "metadata": {"name": name, "uid": resource.metadata.uid},
+        "status": wanted,
+    });
+    let written: SqlEdgeInstance = match context.cluster.apply_status(&namespace, &name, &body).await {
+        Ok(written) => written,
+        // deleted meanwhile
+        Err(error) if error.api_status().is_some_and(kube::core::Status::is_not_found) => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    context.memory.remember_written(resource, written);
+    let before = resource.status.clone().unwrap_or_default();
+    if let Some(record) = newly_ended(&before, &wanted) {
+        context.metrics.failover(record);
+        publish(context, resource, EventType::Normal, "FailedOver", &summary(record)).await;
+    }
+    if let Some((type_, condition)) = news(&before, &wanted) {
+        publish(context, resource, type_, &condition.reason, &condition.message).await;
+    }
+    Ok(())
+}
+
+/// What is worth an event: Ready was gained or lost, or something new stands in the way. The steps in between stand in the status.
+fn news<'a>(before: &SqlEdgeInstanceStatus, now: &'a SqlEdgeInstanceStatus) -> Option<(EventType, &'a Condition)> {
+    let ready = condition(now, "Ready")?;
+    if is_true(before, "Ready") != is_true(now, "Ready") {
+        let type_ = if is_true(now, "Ready") {
+            EventType::Normal
+        } else {
+            EventType::Warning
+        };
+        return Some((type_, ready));
+    }
+    let stalled = condition(now, "Stalled").filter(|_| is_true(now, "Stalled"));
+    let changed = |now: &&Condition| {
+        condition(before, &now.type_).is_none_or(|b| (&b.status, &b.reason) != (&now.status, &now.reason))
+    };
+    stalled.filter(changed).map(|stalled| (EventType::Warning, stalled))
+}
+
+fn condition<'a>(status: &'a SqlEdgeInstanceStatus, type_: &str) -> Option<&'a Condition> {
+    status.conditions.iter().find(|c| c.type_ == type_)
+}
+
+fn is_true(status: &SqlEdgeInstanceStatus, type_: &str) -> bool {
+    condition(status, type_).is_some_and(|c| c.status == "True")
+}
+
+fn newly_ended<'a>(before: &SqlEdgeInstanceStatus, now: &'a SqlEdgeInstanceStatus) -> Option<&'a FailoverRecord> {
+    let ended =
+        |status: &SqlEdgeInstanceStatus| status.last_failover.as_ref().and_then(|record| record.ended_at.clone());
+    now.last_failover.as_ref().filter(|_| ended(before) != ended(now))
+}
+
+fn summary(record: &FailoverRecord) -> String {
+    let from = record.from_node.as_deref().unwrap_or("an unknown node");
+    let to = record.to_node.as_deref().unwrap_or("an unknown node");
+    let milliseconds = record
+        .duration_milliseconds
+        .and_then(|ms| u64::try_from(ms).ok())
+        .unwrap_or_default();
+    let seconds = Duration::from_millis(milliseconds).as_secs_f64();
+    format!(
+        "{}: from {from} to {to} in {seconds:.1} s ({})",
+        record.reason,
+        record.evidence.join(", ")
+    )
+}
+
+/// Best effort: an event that cannot be published must not fail a pass.
+pub async fn publish(context: &Context, resource: &Arc<SqlEdgeInstance>, type_: EventType, reason: &str, note: &str) {
+    let end = (0..=MAX_NOTE.min(note.len()))
+        .rev()
+        .find(|at| note.is_char_boundary(*at))
+        .unwrap_or_default();
+    let note = Some(note[..end].to_owned());
+    let event = Event {
+        type_,
+        reason: reason.into(),
+        note,
+        action: "Reconcile".into(),
+        secondary: None,
+    };
+    let reference = resource.object_ref(&());
+    let published = tokio::time::timeout(context.timing.call, context.recorder.publish(&event, &reference)).await;
+    if !matches!(published, Ok(Ok(()))) {
+        tracing::debug!(reason, "an event could not be published");
+    }
+}
