@@ -1,6 +1,6 @@
 //! What every pass shares: the client, the caches, the settings and the few things remembered between passes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -125,22 +125,41 @@ impl Memory {
             .remove(instance_uid);
     }
 
-    /// The volume that a claim, by its UID, is bound to, if it was read before.
-    pub fn volume(&self, claim_uid: &str) -> Option<Arc<PersistentVolume>> {
+    /// Drops what belongs to no resource of these UIDs.
+    pub fn keep_only(&self, instances: &HashSet<String>) {
+        let lives = |uid: &str| instances.contains(uid);
+        // a password's key begins with the UID of its instance
+        let of = |key: &str| key.split('/').next().unwrap_or_default().to_owned();
+        self.passwords
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key, _| lives(&of(key)));
+        self.written
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|uid, _| lives(uid));
         self.volumes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .get(claim_uid)
+            .retain(|key, _| lives(&of(key)));
+    }
+
+    /// The volume of a binding (UIDs of instance and claim), if it was read before.
+    pub fn volume(&self, binding: &str) -> Option<Arc<PersistentVolume>> {
+        self.volumes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(binding)
             .cloned()
     }
 
     /// Remembers a volume; what is read of it never changes while the claim is bound to it.
-    pub fn remember_volume(&self, claim_uid: String, volume: PersistentVolume) -> Arc<PersistentVolume> {
+    pub fn remember_volume(&self, binding: String, volume: PersistentVolume) -> Arc<PersistentVolume> {
         let volume = Arc::new(volume);
         self.volumes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(claim_uid, volume.clone());
+            .insert(binding, volume.clone());
         volume
     }
 

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures::stream::{self, StreamExt as _};
 use kube::ResourceExt as _;
+use kube::core::DynamicObject;
 use kube::runtime::controller::Action;
 use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
@@ -47,6 +48,7 @@ pub async fn run(context: Arc<Context>, triggers: Triggers, stop: impl Future<Ou
         .take_until(Box::pin(stop))
         .map(Ok::<_, std::convert::Infallible>);
     let config = controller::Config::default().concurrency(CONCURRENCY);
+    let watched = context.clone();
     applier(
         |instance, context| Box::pin(pass(instance, context)),
         on_error,
@@ -55,13 +57,26 @@ pub async fn run(context: Arc<Context>, triggers: Triggers, stop: impl Future<Ou
         queue,
         config,
     )
-    .for_each(|result| async move {
+    .for_each(|result| {
         match result {
-            Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+            Ok(_) => {}
+            Err(controller::Error::ObjectNotFound(gone)) => forget(&watched, &gone),
             Err(error) => tracing::debug!(%error, "pass failed"),
         }
+        std::future::ready(())
     })
     .await;
+}
+
+/// A resource is gone: so is what was remembered for it.
+fn forget(context: &Context, gone: &ObjectRef<DynamicObject>) {
+    context
+        .metrics
+        .forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
+    let live = context.caches.instances.state();
+    context
+        .memory
+        .keep_only(&live.iter().filter_map(|instance| instance.uid()).collect());
 }
 
 #[allow(clippy::needless_pass_by_value)] // the applier's signature
@@ -90,12 +105,7 @@ pub async fn pass(instance: Arc<SqlEdgeInstance>, context: Arc<Context>) -> Resu
 async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Result<Action> {
     let resource = context.memory.newest(instance);
     let world = match observe(context, &resource, Freshness::Cached).await? {
-        Observed::Gone => {
-            context
-                .metrics
-                .forget(&resource.namespace().unwrap_or_default(), &resource.name_any());
-            return Ok(Action::await_change());
-        }
+        Observed::Gone => return Ok(Action::await_change()),
         Observed::Invalid(invalid) => {
             let generation = resource.metadata.generation.unwrap_or_default();
             let previous = resource.status.clone().unwrap_or_default();
@@ -169,6 +179,11 @@ async fn act(
     }
     apply::act(&context.cluster, world, act).await?;
     context.metrics.act(act.name());
+    if let (failover::Act::Record(next), Some(last)) = (act, &world.scene.claim.holder)
+        && next.pod != last.pod
+    {
+        context.heartbeats.settled(&last.pod);
+    }
     let evidence = verdict.evidence.map(failover::Evidence::name);
     tracing::info!(instance = %world.instance.name, namespace = %world.instance.namespace, act = act.name(), evidence, "{}", verdict.message);
     publish(context, resource, EventType::Normal, act.name(), &verdict.message).await;

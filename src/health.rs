@@ -164,7 +164,10 @@ fn engine_container(world: &World, pod: &Pod) -> Option<Finding> {
     };
     let cause = match last.reason.as_deref() {
         Some("OOMKilled") => "it ran out of memory; raise spec.resources.limits.memory".to_owned(),
-        _ => format!("`kubectl logs {name} -c {} --previous` shows why", status.name),
+        _ => match last.message.as_deref().and_then(last_words) {
+            Some(words) => format!("its last words: {words}"),
+            None => format!("`kubectl logs {name} -c {} --previous` shows why", status.name),
+        },
     };
     Some(Finding::new(
         reason,
@@ -173,6 +176,12 @@ fn engine_container(world: &World, pod: &Pod) -> Option<Finding> {
             world.instance.name, last.exit_code
         ),
     ))
+}
+
+/// The last line of a termination message, cut to what fits a sentence. The kubelet fills it from the log if the engine wrote none.
+fn last_words(message: &str) -> Option<String> {
+    let line = message.lines().rev().find(|line| !line.trim().is_empty())?;
+    Some(line.trim().chars().take(300).collect())
 }
 
 fn not_yet(world: &World, pod: &Pod) -> Finding {

@@ -79,6 +79,14 @@ impl Heartbeats {
         })
     }
 
+    /// As if all that was seen so far had been seen that much earlier; for tests, which do not wait.
+    pub fn age(&self, by: Duration) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        for beat in book.beats.values_mut() {
+            beat.since = beat.since.checked_sub(by).unwrap_or(beat.since);
+        }
+    }
+
     /// Notes what the Leases were when a holder's pod was known to be gone; only the first note counts.
     pub fn released(&self, holder: &str, leases: impl IntoIterator<Item = (String, String)>) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);

@@ -88,6 +88,14 @@ fn decide(lease: Option<&Lease>, me: &str, unchanged: Duration) -> Move {
     }
 }
 
+/// What a replica remembers of the Lease between two looks.
+struct Seen {
+    version: Option<String>,
+    since: Instant,
+    /// As we wrote it last, while we lead.
+    ours: Option<Lease>,
+}
+
 /// Takes part in the election until the process ends; then gives the Lease back, so that the next leader need not wait.
 pub struct Elector {
     cluster: Cluster,
@@ -112,7 +120,11 @@ impl Elector {
     /// Runs until `stop` resolves.
     #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
     pub async fn run(self, stop: impl Future<Output = ()>) {
-        let mut seen: (String, Instant) = (String::new(), Instant::now());
+        let mut seen = Seen {
+            version: None,
+            since: Instant::now(),
+            ours: None,
+        };
         let elect = async {
             loop {
                 match tokio::time::timeout(STEP_DOWN, self.step(&mut seen)).await {
@@ -131,45 +143,56 @@ impl Elector {
     }
 
     #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
-    async fn step(&self, seen: &mut (String, Instant)) -> Result<()> {
+    async fn step(&self, seen: &mut Seen) -> Result<()> {
         let before = Instant::now();
-        let lease: Option<Lease> = self.cluster.get(&self.identity.namespace, NAME).await?;
-        let version = lease
-            .as_ref()
-            .and_then(ResourceExt::resource_version)
-            .unwrap_or_default();
-        if seen.0 != version {
-            *seen = (version, Instant::now());
-        }
-        let me = &self.identity.pod_name;
-        let written = match decide(lease.as_ref(), me, seen.1.elapsed()) {
-            Move::Wait => {
-                self.sender.send_if_modified(|renewed| renewed.take().is_some());
-                return Ok(());
+        let namespace = self.identity.namespace.as_str();
+        // what we wrote last is what we renew; somebody else's write shows as a conflict, and then the next step reads again
+        let written = if let Some(lease) = seen.ours.take() {
+            self.put(lease, false).await?
+        } else {
+            let lease: Option<Lease> = self.cluster.get(namespace, NAME).await?;
+            let version = lease.as_ref().and_then(ResourceExt::resource_version);
+            if seen.version != version {
+                seen.version = version;
+                seen.since = Instant::now();
             }
-            Move::Create => {
-                let lease = Lease {
-                    metadata: ObjectMeta {
-                        name: Some(NAME.into()),
-                        namespace: Some(self.identity.namespace.clone()),
-                        ..ObjectMeta::default()
-                    },
-                    spec: Some(self.spec(None, true)),
-                };
-                self.cluster.create(&self.identity.namespace, &lease).await?
-            }
-            chosen @ (Move::Take | Move::Renew) => {
-                // fetched and changed in place, so that uid and resourceVersion make the PUT a compare-and-swap
-                let Some(mut lease) = lease else { return Ok(()) };
-                lease.spec = Some(self.spec(lease.spec.as_ref(), chosen == Move::Take));
-                self.cluster.replace(&self.identity.namespace, NAME, &lease).await?
+            match (
+                decide(lease.as_ref(), &self.identity.pod_name, seen.since.elapsed()),
+                lease,
+            ) {
+                (Move::Take, Some(lease)) => self.put(lease, true).await?,
+                (Move::Renew, Some(lease)) => self.put(lease, false).await?,
+                (Move::Create, _) => self.cluster.create(namespace, &self.first()).await?,
+                (Move::Wait | Move::Take | Move::Renew, _) => {
+                    self.sender.send_if_modified(|renewed| renewed.take().is_some());
+                    return Ok(());
+                }
             }
         };
-        *seen = (written.resource_version().unwrap_or_default(), Instant::now());
+        seen.version = written.resource_version();
+        seen.since = Instant::now();
+        seen.ours = Some(written);
         if self.sender.send_replace(Some(before)).is_none() {
-            tracing::info!(replica = %me, "this replica leads");
+            tracing::info!(replica = %self.identity.pod_name, "this replica leads");
         }
         Ok(())
+    }
+
+    /// Changed in place, so that uid and resourceVersion make the PUT a compare-and-swap.
+    async fn put(&self, mut lease: Lease, taking: bool) -> Result<Lease> {
+        lease.spec = Some(self.spec(lease.spec.as_ref(), taking));
+        self.cluster.replace(&self.identity.namespace, NAME, &lease).await
+    }
+
+    fn first(&self) -> Lease {
+        Lease {
+            metadata: ObjectMeta {
+                name: Some(NAME.into()),
+                namespace: Some(self.identity.namespace.clone()),
+                ..ObjectMeta::default()
+            },
+            spec: Some(self.spec(None, true)),
+        }
     }
 
     #[allow(clippy::disallowed_methods)] // times in the Lease are for people, nothing compares them

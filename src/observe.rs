@@ -65,7 +65,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>, freshne
     };
     let pods = pods(context, &instance, freshness).await?;
     let holder = claim.as_ref().and_then(facts::holder);
-    let volume = volume(context, claim.as_ref()).await?;
+    let volume = volume(context, &instance, claim.as_ref()).await?;
     let attachments = attachments(context, volume.as_ref(), freshness).await?;
     let mut nodes: Vec<Arc<Node>> = context.caches.nodes.state();
     if freshness == Freshness::Quorum {
@@ -182,13 +182,17 @@ async fn pods(context: &Context, instance: &Instance, freshness: Freshness) -> R
 }
 
 /// The volume behind a bound claim. What is read of it never changes, so it is read once.
-async fn volume(context: &Context, claim: Option<&PersistentVolumeClaim>) -> Result<Option<Arc<PersistentVolume>>> {
+async fn volume(
+    context: &Context,
+    instance: &Instance,
+    claim: Option<&PersistentVolumeClaim>,
+) -> Result<Option<Arc<PersistentVolume>>> {
     let Some(claim) = claim else { return Ok(None) };
     let Some(name) = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()) else {
         return Ok(None);
     };
     // a binding lasts as long as the claim; a volume made by hand may come back under the same name for another one
-    let binding = claim.uid().unwrap_or_default();
+    let binding = format!("{}/{}", instance.uid, claim.uid().unwrap_or_default());
     if let Some(known) = context.memory.volume(&binding) {
         return Ok(Some(known));
     }

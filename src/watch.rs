@@ -55,6 +55,28 @@ pub struct Caches {
 const WATCHES: usize = 8;
 
 impl Caches {
+    /// Complete caches that somebody else fills: tests decide what a pass sees, and how late.
+    pub fn of(
+        instances: Store<SqlEdgeInstance>,
+        deployments: Store<Deployment>,
+        services: Store<Service>,
+        claims: Store<PersistentVolumeClaim>,
+        pods: Store<Pod>,
+        nodes: Store<Node>,
+        attachments: Store<VolumeAttachment>,
+    ) -> Self {
+        Self {
+            instances,
+            deployments,
+            services,
+            claims,
+            pods,
+            nodes,
+            attachments,
+            synced: Arc::new(watch::Sender::new(WATCHES)),
+        }
+    }
+
     /// Resolves when every cache holds its first complete list. Not by the stores' own futures: those wake only one waiter, and the
     /// applier is one already.
     pub async fn ready(&self) {
