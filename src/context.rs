@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::PersistentVolume;
 use kube::runtime::events::Recorder;
 
 use crate::api::SqlEdgeInstance;
@@ -13,6 +12,7 @@ use crate::heartbeats::Heartbeats;
 use crate::leader::Leadership;
 use crate::login::{Attempt, Door};
 use crate::metrics::Metrics;
+use crate::scene::Volume;
 use crate::settings::{Identity, Settings, Timing};
 use crate::watch::Caches;
 
@@ -47,7 +47,7 @@ pub struct Context {
 pub struct Memory {
     logins: Mutex<HashMap<String, Remembered>>,
     passwords: Mutex<HashMap<String, (Instant, Password)>>,
-    volumes: Mutex<HashMap<String, Arc<PersistentVolume>>>,
+    volumes: Mutex<HashMap<String, Volume>>,
     written: Mutex<HashMap<String, Written>>,
 }
 
@@ -145,7 +145,7 @@ impl Memory {
     }
 
     /// The volume of a binding (UIDs of instance and claim), if it was read before.
-    pub fn volume(&self, binding: &str) -> Option<Arc<PersistentVolume>> {
+    pub fn volume(&self, binding: &str) -> Option<Volume> {
         self.volumes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -154,13 +154,11 @@ impl Memory {
     }
 
     /// Remembers a volume; what is read of it never changes while the claim is bound to it.
-    pub fn remember_volume(&self, binding: String, volume: PersistentVolume) -> Arc<PersistentVolume> {
-        let volume = Arc::new(volume);
+    pub fn remember_volume(&self, binding: String, volume: Volume) {
         self.volumes
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .insert(binding, volume.clone());
-        volume
+            .insert(binding, volume);
     }
 
     /// The resource as we last wrote it, as long as the cache still shows what that write replaced: otherwise the next pass would

@@ -12,7 +12,7 @@ use std::time::Duration;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
-use k8s_openapi::api::storage::v1::{StorageClass, VolumeAttachment};
+use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -22,7 +22,7 @@ use crate::cluster::{CLUSTER_WIDE, Kind};
 use crate::context::Context;
 use crate::error::Result;
 use crate::instance::{Instance, Invalid};
-use crate::scene::Scene;
+use crate::scene::{Scene, Volume};
 use crate::settings::Switch;
 use crate::watch::NODE_LEASES;
 use crate::world::{HOLDER_NODE, StorageClassFacts, World, annotation};
@@ -87,9 +87,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>, freshne
     let exclusive = claim.as_ref().is_some_and(facts::is_exclusive);
     let mut scene = Scene {
         claim: facts::claim(&instance, claim.as_ref(), exclusive),
-        volume: volume
-            .as_deref()
-            .map(|volume| facts::volume(volume, &context.settings.driver_classes)),
+        volume,
         pods: pods.iter().map(|pod| facts::pod(pod, &instance, now)).collect(),
         attachments: attachments.iter().filter_map(|a| facts::attachment(a)).collect(),
         nodes: nodes
@@ -181,12 +179,12 @@ async fn pods(context: &Context, instance: &Instance, freshness: Freshness) -> R
     Ok(pods)
 }
 
-/// The volume behind a bound claim. What is read of it never changes, so it is read once.
+/// The volume behind a bound claim. What is read of it and of its driver never changes, so it is read once.
 async fn volume(
     context: &Context,
     instance: &Instance,
     claim: Option<&PersistentVolumeClaim>,
-) -> Result<Option<Arc<PersistentVolume>>> {
+) -> Result<Option<Volume>> {
     let Some(claim) = claim else { return Ok(None) };
     let Some(name) = claim.spec.as_ref().and_then(|spec| spec.volume_name.as_deref()) else {
         return Ok(None);
@@ -199,15 +197,21 @@ async fn volume(
     let Some(volume) = context.cluster.get::<PersistentVolume>(CLUSTER_WIDE, name).await? else {
         return Ok(None);
     };
-    Ok(Some(context.memory.remember_volume(binding, volume)))
+    let driver = match facts::driver(&volume) {
+        Some(driver) => context.cluster.get::<CSIDriver>(CLUSTER_WIDE, driver).await?,
+        None => None,
+    };
+    let facts = facts::volume(&volume, driver.as_ref(), &context.settings.driver_classes);
+    context.memory.remember_volume(binding, facts.clone());
+    Ok(Some(facts))
 }
 
 async fn attachments(
     context: &Context,
-    volume: Option<&Arc<PersistentVolume>>,
+    volume: Option<&Volume>,
     freshness: Freshness,
 ) -> Result<Vec<Arc<VolumeAttachment>>> {
-    let Some(name) = volume.and_then(|volume| volume.metadata.name.as_deref()) else {
+    let Some(name) = volume.map(|volume| volume.name.as_str()) else {
         return Ok(Vec::new());
     };
     let mut attachments = match freshness {

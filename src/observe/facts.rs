@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
-use k8s_openapi::api::storage::v1::VolumeAttachment;
+use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
@@ -47,19 +47,31 @@ pub fn claim(instance: &Instance, claim: Option<&PersistentVolumeClaim>, exclusi
     }
 }
 
-pub fn volume(volume: &PersistentVolume, classes: &BTreeMap<String, DriverClass>) -> Volume {
+/// The CSI driver of a volume.
+pub fn driver(volume: &PersistentVolume) -> Option<&str> {
+    Some(volume.spec.as_ref()?.csi.as_ref()?.driver.as_str())
+}
+
+pub fn volume(
+    volume: &PersistentVolume,
+    driver: Option<&CSIDriver>,
+    classes: &BTreeMap<String, DriverClass>,
+) -> Volume {
     let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
-    let driver = csi.map(|csi| csi.driver.clone());
+    let class = if lives_on_its_node(volume) {
+        DriverClass::Local
+    } else if driver.is_some_and(|driver| driver.spec.attach_required == Some(false)) {
+        // nothing is ever attached, so "the attachment is gone" says nothing, whatever the administrator declared
+        DriverClass::Unknown
+    } else {
+        driver_class::classify(self::driver(volume), classes)
+    };
     Volume {
         name: volume.name_any(),
-        class: if lives_on_its_node(volume) {
-            DriverClass::Local
-        } else {
-            driver_class::classify(driver.as_deref(), classes)
-        },
+        driver: csi.map(|csi| csi.driver.clone()),
+        class,
         // the name that kubelet and attach-detach controller give a CSI volume
         unique_name: csi.map(|csi| format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle)),
-        driver,
     }
 }
 
@@ -196,4 +208,52 @@ fn judged(pod: &Pod) -> Judged {
 /// Of an API timestamp; for waiting and wording only, never for safety. A clock that runs behind counts as no time at all.
 fn elapsed(since: Timestamp, now: Timestamp) -> Duration {
     Duration::try_from(now.duration_since(since)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn a_volume(source: serde_json::Value) -> PersistentVolume {
+        let mut spec = json!({"capacity": {"storage": "1Gi"}});
+        spec.as_object_mut()
+            .expect("a map")
+            .extend(source.as_object().expect("a map").clone());
+        serde_json::from_value(json!({"metadata": {"name": "pv-1"}, "spec": spec})).expect("a volume")
+    }
+
+    #[test]
+    fn what_a_detach_proves_depends_on_volume_driver_and_declaration() {
+        let declared = BTreeMap::from([("disk.example.com".to_owned(), DriverClass::Revoke)]);
+        let csi = a_volume(json!({"csi": {"driver": "disk.example.com", "volumeHandle": "v"}}));
+        let attaches = |attach: Option<bool>| -> CSIDriver {
+            serde_json::from_value(
+                json!({"metadata": {"name": "disk.example.com"}, "spec": {"attachRequired": attach}}),
+            )
+            .expect("a driver")
+        };
+        let class = |pv: &PersistentVolume, driver: Option<&CSIDriver>| volume(pv, driver, &declared).class;
+        assert_eq!(class(&csi, None), DriverClass::Revoke);
+        assert_eq!(class(&csi, Some(&attaches(None))), DriverClass::Revoke);
+        assert_eq!(class(&csi, Some(&attaches(Some(true)))), DriverClass::Revoke);
+        assert_eq!(
+            class(&csi, Some(&attaches(Some(false)))),
+            DriverClass::Unknown,
+            "there is no attachment to be gone"
+        );
+        assert_eq!(
+            class(&a_volume(json!({"hostPath": {"path": "/x"}})), None),
+            DriverClass::Local
+        );
+        assert_eq!(
+            class(&a_volume(json!({"local": {"path": "/x"}})), None),
+            DriverClass::Local
+        );
+        assert_eq!(
+            class(&a_volume(json!({"nfs": {"path": "/x", "server": "s"}})), None),
+            DriverClass::Unknown
+        );
+    }
 }

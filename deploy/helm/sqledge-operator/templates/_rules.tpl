@@ -52,6 +52,10 @@ compare the list with the API server's audit log in both directions: a right nob
 - apiGroups: [""]
   resources: [persistentvolumes]
   verbs: [get]
+# whether that driver attaches at all
+- apiGroups: [storage.k8s.io]
+  resources: [csidrivers]
+  verbs: [get]
 # whether it is still attached; delete is the slow way to detach, for when the fast one is switched off or does not help
 - apiGroups: [storage.k8s.io]
   resources: [volumeattachments]
