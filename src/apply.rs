@@ -14,7 +14,7 @@ use crate::instance::Instance;
 use crate::password;
 use crate::plan::Step;
 use crate::scene::Holder;
-use crate::world::{HOLDER_NODE, HOLDER_POD, PIN_REFUSED, World};
+use crate::world::{HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World};
 
 /// Carries out the steps, in order; the first error ends it, the next pass begins anew.
 pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Result<()> {
@@ -123,6 +123,12 @@ async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_r
             Some(node) => annotations.insert(HOLDER_NODE.into(), node.clone()),
             None => annotations.remove(HOLDER_NODE),
         };
+        let facts = node.as_ref().and_then(|node| world.scene.nodes.get(node));
+        if facts.is_some_and(|node| node.is_provided) {
+            annotations.insert(HOLDER_NODE_PROVIDED.into(), "true".into());
+        } else {
+            annotations.remove(HOLDER_NODE_PROVIDED);
+        }
     }
     if let Some(node) = pin_refused {
         annotations.insert(PIN_REFUSED.into(), node.to_owned());

@@ -51,11 +51,14 @@ pub struct Memory {
     written: Mutex<HashMap<String, Written>>,
 }
 
-/// A status that we wrote, and the resourceVersion that it replaced.
+/// A resource as our last status write returned it, and the resourceVersions that it and the writes just before it replaced.
 struct Written {
-    replaced: Option<String>,
+    replaced: Vec<String>,
     resource: Arc<SqlEdgeInstance>,
 }
+
+/// So many of our own writes a cache may lag behind.
+const LAG: usize = 16;
 
 /// The last login at a pod.
 #[derive(Clone, Debug)]
@@ -64,6 +67,8 @@ pub struct Remembered {
     pub at: Instant,
     /// What came of it.
     pub attempt: Attempt,
+    /// How many in a row had no answer, this one included.
+    pub failures: u32,
 }
 
 /// A password as read from a Secret, with what it was read from.
@@ -89,16 +94,20 @@ impl Memory {
 
     /// Remembers a login; logins of pods that nobody asked about for a while are dropped.
     #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
-    pub fn remember_login(&self, pod_uid: &str, attempt: Attempt) {
+    pub fn remember_login(&self, key: &str, attempt: Attempt, before: Option<&Remembered>) -> Remembered {
+        let failures = match attempt {
+            Attempt::NoAnswer(_) => before.map_or(0, |before| before.failures) + 1,
+            Attempt::Succeeded { .. } | Attempt::WrongPassword | Attempt::NotYet(_) => 0,
+        };
+        let remembered = Remembered {
+            at: Instant::now(),
+            attempt,
+            failures,
+        };
         let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
         logins.retain(|_, remembered| remembered.at.elapsed() < Duration::from_secs(3600));
-        logins.insert(
-            pod_uid.to_owned(),
-            Remembered {
-                at: Instant::now(),
-                attempt,
-            },
-        );
+        logins.insert(key.to_owned(), remembered.clone());
+        remembered
     }
 
     /// The password of an instance, unless it is older than `max_age`.
@@ -161,40 +170,78 @@ impl Memory {
             .insert(binding, volume);
     }
 
-    /// The resource as we last wrote it, as long as the cache still shows what that write replaced: otherwise the next pass would
-    /// start from a status that lags behind its own.
+    /// The resource as we last wrote it, as long as the cache still shows something that our own writes have replaced: otherwise the
+    /// next pass would start from a status that lags behind its own.
     pub fn newest(&self, cached: &Arc<SqlEdgeInstance>) -> Arc<SqlEdgeInstance> {
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(last) = cached.metadata.uid.as_ref().and_then(|uid| written.get(uid)) else {
-            return cached.clone();
-        };
-        if last.replaced == cached.metadata.resource_version {
-            last.resource.clone()
-        } else {
-            cached.clone()
-        }
+        let last = cached.metadata.uid.as_ref().and_then(|uid| written.get(uid));
+        let version = cached.metadata.resource_version.as_ref();
+        let lags = |last: &&Written| version.is_some_and(|version| last.replaced.contains(version));
+        last.filter(lags)
+            .map_or_else(|| cached.clone(), |last| last.resource.clone())
     }
 
     /// Remembers what a status write returned.
     pub fn remember_written(&self, replaced: &SqlEdgeInstance, resource: SqlEdgeInstance) {
-        let Some(uid) = resource.metadata.uid.clone() else {
+        let (Some(uid), Some(version)) = (
+            resource.metadata.uid.clone(),
+            replaced.metadata.resource_version.clone(),
+        ) else {
             return;
         };
         let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        // several writes may pass before the cache shows the first of them
-        let chained = written
-            .get(&uid)
-            .filter(|last| last.resource.metadata.resource_version == replaced.metadata.resource_version);
-        let replaced = chained.map_or_else(
-            || replaced.metadata.resource_version.clone(),
-            |last| last.replaced.clone(),
-        );
+        let before = written
+            .remove(&uid)
+            .filter(|last| last.resource.metadata.resource_version.as_ref() == Some(&version));
+        let mut replaced = before.map(|last| last.replaced).unwrap_or_default();
+        replaced.push(version);
+        if replaced.len() > LAG {
+            replaced.remove(0);
+        }
         written.insert(
             uid,
             Written {
                 replaced,
                 resource: Arc::new(resource),
             },
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(version: &str) -> SqlEdgeInstance {
+        let mut resource = SqlEdgeInstance::new("books", crate::api::SqlEdgeInstanceSpec::default());
+        resource.metadata.uid = Some("uid".into());
+        resource.metadata.resource_version = Some(version.into());
+        resource
+    }
+
+    #[test]
+    fn a_cache_that_lags_behind_our_own_writes_is_not_believed_and_any_other_is() {
+        let memory = Memory::default();
+        memory.remember_written(&at("1"), at("2"));
+        memory.remember_written(&at("2"), at("3"));
+        let newest = |cached: &str| {
+            memory
+                .newest(&Arc::new(at(cached)))
+                .metadata
+                .resource_version
+                .clone()
+                .unwrap_or_default()
+        };
+        assert_eq!(
+            (newest("1").as_str(), newest("2").as_str(), newest("3").as_str()),
+            ("3", "3", "3")
+        );
+        assert_eq!(newest("7"), "7", "somebody else wrote after us");
+        memory.remember_written(&at("7"), at("8"));
+        assert_eq!(
+            (newest("7").as_str(), newest("2").as_str()),
+            ("8", "2"),
+            "a chain ends where somebody else wrote"
         );
     }
 }

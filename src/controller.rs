@@ -16,8 +16,8 @@ use crate::api::SqlEdgeInstance;
 use crate::apply;
 use crate::context::Context;
 use crate::error::{Error, Result};
-use crate::failover::{self, Verdict};
-use crate::observe::{Freshness, Observed, observe};
+use crate::failover::{self, Act, Verdict};
+use crate::observe::{Freshness, Observed, forget_password, observe};
 use crate::plan::{self, Plan};
 use crate::report::{publish, report};
 use crate::status;
@@ -28,6 +28,8 @@ use crate::world::World;
 const CONCURRENCY: u16 = 16;
 /// A replica that does not lead looks again.
 const STANDBY: Duration = Duration::from_secs(5);
+/// The least time between two looks while something does not get better.
+const SOON: Duration = Duration::from_secs(1);
 /// After an act, the world is another one.
 const AT_ONCE: Duration = Duration::from_millis(20);
 
@@ -85,7 +87,7 @@ fn on_error(instance: Arc<SqlEdgeInstance>, error: &Error, _: Arc<Context>) -> A
         return Action::requeue(Duration::from_millis(200));
     }
     tracing::warn!(instance = %instance.name_any(), namespace = instance.namespace(), %error, "pass failed; it is tried again");
-    Action::requeue(Duration::from_secs(2))
+    Action::requeue(Duration::from_secs(5))
 }
 
 /// One pass, counted and timed.
@@ -123,17 +125,24 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
     };
     let plan = plan::plan(&world, &context.identity);
     let mut outcome = apply::steps(&context.cluster, &world.instance, &plan.steps).await;
+    if plan
+        .steps
+        .iter()
+        .any(|step| matches!(step, plan::Step::OwnSecret { .. } | plan::Step::CreateSecret))
+    {
+        forget_password(context, &world.instance);
+    }
+    // a child that cannot be applied must not keep the database on a dead node
     let mut verdict = failover::decide(&world.scene);
     let mut acted = false;
-    if outcome.is_ok() && verdict.act.is_some() {
-        match act(context, &resource, &world, &verdict).await {
-            Ok(Some(done)) => {
-                acted = true;
-                verdict = done;
-            }
-            Ok(None) => {}
-            Err(error) => outcome = Err(error),
+    match act(context, &resource, &world, &verdict).await {
+        Ok(Acted::Nothing) => {}
+        Ok(Acted::Done(done)) => {
+            acted = true;
+            verdict = done;
         }
+        Ok(Acted::SecondLook(second)) => verdict = second,
+        Err(error) => outcome = outcome.and(Err(error)),
     }
     let status = status::of(&world, &plan, &verdict, outcome.as_ref().err());
     report(context, &resource, status).await?;
@@ -142,44 +151,66 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
 }
 
 fn next_look(context: &Context, plan: &Plan, verdict: &Verdict, acted: bool) -> Duration {
-    if acted || !plan.steps.is_empty() {
-        return AT_ONCE;
+    // what the steps changed comes back as an event; this is for when it does not
+    let least = if plan.steps.is_empty() {
+        context.timing.resync
+    } else {
+        SOON
+    };
+    if acted {
+        AT_ONCE
+    } else {
+        verdict.recheck.clamp(AT_ONCE, least.max(AT_ONCE))
     }
-    verdict.recheck.clamp(AT_ONCE, context.timing.resync)
 }
 
-/// Carries out the one irreversible act. What it rests on is read again first, and the decision taken again on that; `None` where the
-/// second look does not agree.
-async fn act(
-    context: &Context,
-    resource: &Arc<SqlEdgeInstance>,
-    world: &World,
-    verdict: &Verdict,
-) -> Result<Option<Verdict>> {
-    let Some(wanted) = &verdict.act else { return Ok(None) };
+/// What came of the verdict's act.
+enum Acted {
+    /// There was none, or this replica does not lead any more.
+    Nothing,
+    /// It was carried out; on this verdict.
+    Done(Verdict),
+    /// A second look did not agree; this is what it says, without an act.
+    SecondLook(Verdict),
+}
+
+/// Carries out the one irreversible act. What it rests on is read again first, and the decision taken again on that.
+async fn act(context: &Context, resource: &Arc<SqlEdgeInstance>, world: &World, verdict: &Verdict) -> Result<Acted> {
+    let Some(wanted) = &verdict.act else {
+        return Ok(Acted::Nothing);
+    };
     let mut fresh = None;
     if wanted.needs_quorum(world.scene.claim.holder.as_ref()) {
         let Observed::World(again) = observe(context, resource, Freshness::Quorum).await? else {
-            return Ok(None);
+            return Ok(Acted::Nothing);
         };
         let second = failover::decide(&again.scene);
-        if second.act.as_ref().map(failover::Act::name) != Some(wanted.name()) {
+        if second.act.as_ref().map(Act::name) != Some(wanted.name()) {
             tracing::debug!(instance = %world.instance.name, wanted = wanted.name(), found = second.reason, "a second look does not agree");
-            return Ok(None);
+            // the caches will catch up; until then what they say is not worth another second look at once
+            let recheck = second.recheck.max(SOON);
+            return Ok(Acted::SecondLook(Verdict {
+                act: None,
+                evidence: None,
+                recheck,
+                ..second
+            }));
         }
         fresh = Some((again, second));
     }
     let (world, verdict) = fresh
         .as_ref()
         .map_or((world, verdict), |(world, verdict)| (&**world, verdict));
-    let Some(act) = &verdict.act else { return Ok(None) };
+    let Some(act) = &verdict.act else {
+        return Ok(Acted::Nothing);
+    };
     // a leader that was held up for too long while looking must not act
     if !context.leadership.holds() {
-        return Ok(None);
+        return Ok(Acted::Nothing);
     }
     apply::act(&context.cluster, world, act).await?;
     context.metrics.act(act.name());
-    if let (failover::Act::Record(next), Some(last)) = (act, &world.scene.claim.holder)
+    if let (Act::Record(next), Some(last)) = (act, &world.scene.claim.holder)
         && next.pod != last.pod
     {
         context.heartbeats.settled(&last.pod);
@@ -187,5 +218,5 @@ async fn act(
     let evidence = verdict.evidence.map(failover::Evidence::name);
     tracing::info!(instance = %world.instance.name, namespace = %world.instance.namespace, act = act.name(), evidence, "{}", verdict.message);
     publish(context, resource, EventType::Normal, act.name(), &verdict.message).await;
-    Ok(Some(verdict.clone()))
+    Ok(Acted::Done(verdict.clone()))
 }

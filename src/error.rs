@@ -73,10 +73,18 @@ impl Error {
 
     /// True where the object was not what the caller had judged: look again, nothing is wrong.
     ///
-    /// A JSON patch whose `test` fails is answered 422, a stale resourceVersion or UID 409 (measured on 1.34.4).
+    /// A JSON patch whose `test` fails is answered 422, a stale resourceVersion or UID 409 (measured on 1.34.4). A 422 to anything but a
+    /// patch means that the object itself is refused, and it would be refused again.
     pub fn is_moved(&self) -> bool {
+        let patched = matches!(
+            self,
+            Self::Api {
+                verb: "patch" | "patch the status of",
+                ..
+            }
+        );
         self.api_status()
-            .is_some_and(|s| s.is_conflict() || s.is_invalid() || s.is_not_found())
+            .is_some_and(|s| s.is_conflict() || s.is_not_found() || (patched && s.is_invalid()))
     }
 
     /// The API server's own words, where it answered at all.

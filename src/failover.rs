@@ -7,16 +7,19 @@
 //! |---|---|---|
 //! | `FirstStart` | nobody was ever let at the volume, nobody mounts the claim, nothing is attached | |
 //! | `PinnedRestart` | the holder's node lives and gets the pod back; with `ReadWriteOncePod` its kubelet mounts for one pod at a time | KEP-2485 |
+//! | `PodStopped` | for volumes that are never attached, about which E0 can say nothing: the kubelet itself reported every container as ended | |
 //! | E0 `NodeReleased` | after the holder was gone its node renewed its Lease and no longer lists the volume as in use | kubelet reports a volume in use before it mounts it |
 //! | E3 `StorageRevoked` | the attachment of the silent node is gone, on a driver whose detach revokes | CSI `ControllerUnpublishVolume` |
-//! | E4 `NodeGone` | the Node object was removed and the attachment is gone | cloud controllers remove only nodes that no longer exist |
+//! | E4 `NodeGone` | the Node object of a cloud provider's machine was removed and the attachment is gone | cloud controllers remove only nodes that no longer exist |
 //! | E5 `ConfirmedDead` | a human said so (annotation with the pod's UID, or the out-of-service taint) and the attachment is gone | KEP-2268 |
 //!
 //! The order is: delete the pod, then detach, then open. Never the attachment before the pod: the attach-detach controller would
 //! attach it to the dead node again (Longhorn #5937). A silent node starts a search for proof, it is none.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
+use crate::api::CONFIRM_NODE_DEAD;
 use crate::cluster::Judged;
 use crate::driver_class::DriverClass;
 use crate::scene::{Attachment, Holder, Login, NodeReady, PodFacts, Pulse, Scene};
@@ -98,6 +101,8 @@ pub enum Evidence {
     FirstStart,
     /// The pod goes back to the node whose kubelet fences it.
     PinnedRestart,
+    /// The kubelet reported every container of the holder as ended.
+    PodStopped,
     /// E0
     NodeReleased,
     /// E3
@@ -109,13 +114,13 @@ pub enum Evidence {
 }
 
 impl Act {
-    /// Whether everything it is judged on must be read again first. The two others carry their own compare-and-swap and change nothing
-    /// that a proof rests on.
+    /// Whether everything it is judged on must be read again first. Only writing down where the pod of record runs needs it not: it carries its
+    /// own compare-and-swap and changes nothing that a proof rests on.
     pub fn needs_quorum(&self, current: Option<&Holder>) -> bool {
         match self {
             Self::Record(holder) => current.is_none_or(|current| current.pod != holder.pod),
-            Self::OpenGate { .. } => false,
-            Self::RefusePin { .. }
+            Self::OpenGate { .. }
+            | Self::RefusePin { .. }
             | Self::Evict { .. }
             | Self::ShrinkVolumesInUse { .. }
             | Self::DeleteAttachment { .. } => true,
@@ -141,6 +146,7 @@ impl Evidence {
         match self {
             Self::FirstStart => "FirstStart",
             Self::PinnedRestart => "PinnedRestart",
+            Self::PodStopped => "PodStopped",
             Self::NodeReleased => "NodeReleased",
             Self::StorageRevoked => "StorageRevoked",
             Self::NodeGone => "NodeGone",
@@ -228,6 +234,17 @@ fn watch_holder(scene: &Scene, pod: &PodFacts) -> Verdict {
         return acting(State::Held, "Recording", message, Act::Record(holder));
     }
     if scene.pulse(node) == Pulse::Alive {
+        if pod.deleting && may_be_replaced_at_once(scene, pod, node) {
+            let message = format!("pod {name} is stopping on node {node}, which gets the next pod at once");
+            return acting(
+                State::Stopping,
+                "Stopping",
+                message,
+                Act::Evict {
+                    pod: pod.judged.clone(),
+                },
+            );
+        }
         if pod.deleting {
             let message =
                 format!("pod {name} is stopping in order on node {node}; the next pod starts when it is gone");
@@ -252,8 +269,12 @@ fn watch_holder(scene: &Scene, pod: &PodFacts) -> Verdict {
     if let Some(verdict) = brake(scene).filter(|_| !confirmed) {
         return verdict;
     }
-    if !confirmed && scene.pulse(node) != Pulse::Gone && !class_of(scene).detach_is_proof() {
+    if !confirmed && !gone_for_good(scene, node) && !class_of(scene).detach_is_proof() {
         return held(scene, node, &holder);
+    }
+    if pod.deleting && pod.has_finalizers {
+        let message = format!("node {node} is dead, but a finalizer keeps its pod {name}; remove the finalizer");
+        return waiting(State::Blocked, "FinalizerHolds", message, STEADY);
     }
     let message = format!("node {node} is dead; deleting its pod {name} so that the volume can be taken from it");
     acting(
@@ -264,6 +285,17 @@ fn watch_holder(scene: &Scene, pod: &PodFacts) -> Verdict {
             pod: pod.judged.clone(),
         },
     )
+}
+
+/// A pod that stops in order on a node that may have its successor: taking its object away now changes nothing about how it stops (the kubelet
+/// has its grace period already), but the scheduler stops counting it as the volume's one pod. The successor then reaches the kubelet before
+/// the device is unmounted, instead of waiting up to 10 s until the volume is reported in use again.
+fn may_be_replaced_at_once(scene: &Scene, pod: &PodFacts, node: &str) -> bool {
+    let next = scene
+        .pods
+        .iter()
+        .find(|p| p.ours && p.gated && !p.deleting && !p.finished);
+    !pod.has_finalizers && next.is_some_and(|next| can_go_back(scene, next, node))
 }
 
 fn unplaced(scene: &Scene, pod: &PodFacts) -> Verdict {
@@ -279,14 +311,20 @@ fn unplaced(scene: &Scene, pod: &PodFacts) -> Verdict {
         let stuck =
             pod.unschedulable.is_some() && pod.unschedulable_for >= PIN_PATIENCE && pod_of_record_is(scene, pod);
         if (stuck || scene.pulse(node) != Pulse::Alive) && !pod.deleting {
-            let message =
-                format!("pod {name} cannot go back to node {node}; it is replaced by one that may go elsewhere");
-            let act = Act::RefusePin {
-                pod: pod.judged.clone(),
-                node: node.clone(),
-            };
-            return acting(State::Scheduling, "PinRefused", message, act);
+            return refuse_pin(pod, node);
         }
+    }
+    let back = pod.avoids.iter().find(|node| scene.pulse(node) == Pulse::Alive);
+    if let Some(node) = back.filter(|_| pod.unschedulable_for >= PIN_PATIENCE && !pod.deleting) {
+        let message = format!("node {node} is back, and pod {name} may not go there and nowhere else; it is replaced");
+        return acting(
+            State::Scheduling,
+            "NodeIsBack",
+            message,
+            Act::Evict {
+                pod: pod.judged.clone(),
+            },
+        );
     }
     let why = pod.unschedulable.as_deref().unwrap_or("no word from it yet");
     let message =
@@ -297,6 +335,18 @@ fn unplaced(scene: &Scene, pod: &PodFacts) -> Verdict {
         "Scheduling"
     };
     waiting(State::Scheduling, reason, message, STEADY)
+}
+
+fn refuse_pin(pod: &PodFacts, node: &str) -> Verdict {
+    let message = format!(
+        "pod {} cannot go back to node {node}; it is replaced by one that may go elsewhere",
+        pod.judged.name
+    );
+    let act = Act::RefusePin {
+        pod: pod.judged.clone(),
+        node: node.to_owned(),
+    };
+    acting(State::Scheduling, "PinRefused", message, act)
 }
 
 fn pod_of_record_is(scene: &Scene, pod: &PodFacts) -> bool {
@@ -339,13 +389,19 @@ fn class_of(scene: &Scene) -> DriverClass {
 /// The search for proof ends here without a human: say what is missing.
 fn held(scene: &Scene, node: &str, holder: &Holder) -> Verdict {
     let class = class_of(scene);
+    // the word counts for all of them
+    let nodes = match &holder.node {
+        Some(_) => node.to_owned(),
+        None => scene.silent_nodes().join(", "),
+    };
+    let node = nodes.as_str();
     let driver = scene
         .volume
         .as_ref()
         .and_then(|v| v.driver.as_deref())
         .unwrap_or("(no CSI driver)");
     let word = format!(
-        "set the annotation sqledge.io/confirm-node-dead={} once node {node} is certainly off",
+        "set the annotation {CONFIRM_NODE_DEAD}={} once node {node} is certainly off",
         holder.pod
     );
     let (reason, message) = match class {
@@ -383,6 +439,14 @@ fn held(scene: &Scene, node: &str, holder: &Holder) -> Verdict {
 
 fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
     let claim = &scene.claim.name;
+    if !scene.claim.exists {
+        return waiting(
+            State::Waiting,
+            "ClaimMissing",
+            format!("there is no claim {claim}"),
+            STEADY,
+        );
+    }
     if let Some(rival) = scene.pods.iter().find(|p| !p.ours && !p.finished && !p.gated) {
         let message = format!(
             "claim {claim} is mounted by pod {}, which is not ours; delete that pod",
@@ -403,11 +467,14 @@ fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
         };
     };
     if holder.pod == candidate.judged.uid {
-        let placement = match holder.node.as_deref().and_then(|node| hostname(scene, node)) {
-            Some(host) => Placement::Pinned(host),
-            None => avoiding(scene),
+        let Some(node) = &holder.node else {
+            return opening(scene, candidate, avoiding(scene), None);
         };
-        return opening(scene, candidate, placement, None);
+        // a record with a node rests on the pin: it opens this gate for that node, or not at all
+        return match hostname(scene, node).filter(|_| can_go_back(scene, candidate, node)) {
+            Some(host) => opening(scene, candidate, Placement::Pinned(host), None),
+            None => refuse_pin(candidate, node),
+        };
     }
     if let Some(node) = holder
         .node
@@ -416,8 +483,14 @@ fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
     {
         return record(scene, candidate, Some(node), Evidence::PinnedRestart);
     }
-    let candidates: Vec<&str> = match &holder.node {
-        Some(node) => vec![node.as_str()],
+    let candidates: BTreeSet<&str> = match &holder.node {
+        // a volume that is attached to yet another node was used there by somebody we do not know of
+        Some(node) => scene
+            .attachments
+            .iter()
+            .map(|a| a.node.as_str())
+            .chain([node.as_str()])
+            .collect(),
         // opened, but gone before anybody saw where it was bound: it may be on any node
         None => scene
             .nodes
@@ -470,7 +543,7 @@ fn released(scene: &Scene, holder: &Holder, node: &str) -> Result<Evidence, Box<
     let confirmed = is_confirmed(scene, holder, node);
     let proof = match (confirmed, pulse, class_of(scene).detach_is_proof()) {
         (true, _, _) => Evidence::ConfirmedDead,
-        (false, Pulse::Gone, _) => Evidence::NodeGone,
+        (false, Pulse::Gone, _) if gone_for_good(scene, node) => Evidence::NodeGone,
         (false, _, true) => Evidence::StorageRevoked,
         (false, _, false) => return Err(Box::new(held(scene, node, holder))),
     };
@@ -488,10 +561,20 @@ fn released(scene: &Scene, holder: &Holder, node: &str) -> Result<Evidence, Box<
     }
 }
 
+/// E4. A Node object that somebody deleted by hand says nothing about the machine; one that a cloud provider's controller removed does.
+fn gone_for_good(scene: &Scene, node: &str) -> bool {
+    let is_holders = scene.claim.holder.as_ref().and_then(|h| h.node.as_deref()) == Some(node);
+    scene.pulse(node) == Pulse::Gone && is_holders && scene.claim.holder_node_is_provided
+}
+
 /// E0, and then the ordinary detach, so that the next kubelet does not run into a Multi-Attach back-off.
 fn node_released(scene: &Scene, node: &str) -> Result<Evidence, Box<Verdict>> {
     let claim = &scene.claim.name;
     let facts = scene.nodes.get(node);
+    if !scene.is_attachable() {
+        // such a volume is never listed as in use, so the node's silence about it says nothing
+        return not_attachable(scene, node);
+    }
     if scene.in_use(node) || !facts.is_some_and(|n| n.renewed_since_release) {
         let message =
             format!("waiting for node {node} to report that it has unmounted the volume of claim {claim} (every 10 s)");
@@ -505,6 +588,28 @@ fn node_released(scene: &Scene, node: &str) -> Result<Evidence, Box<Verdict>> {
         return Err(Box::new(waiting(State::Detaching, "Detaching", message, SOON)));
     }
     Ok(Evidence::NodeReleased)
+}
+
+/// Without attachments there is the kubelet's word that every container ended, or that of a human.
+fn not_attachable(scene: &Scene, node: &str) -> Result<Evidence, Box<Verdict>> {
+    let Some(holder) = &scene.claim.holder else {
+        return Ok(Evidence::FirstStart);
+    };
+    if scene.claim.holder_stopped {
+        return Ok(Evidence::PodStopped);
+    }
+    if scene.confirmed_dead.as_ref() == Some(&holder.pod) {
+        return Ok(Evidence::ConfirmedDead);
+    }
+    let message = format!(
+        "the last pod on claim {} is gone, but nothing proves that it has ended: this volume is not attached to nodes; once it certainly runs \
+         nowhere (it was on {}), set the annotation {}={}",
+        scene.claim.name,
+        holder.node.as_deref().unwrap_or(node),
+        CONFIRM_NODE_DEAD,
+        holder.pod
+    );
+    Err(Box::new(waiting(State::Blocked, "ReleaseNotProvable", message, STEADY)))
 }
 
 fn refusal(attachment: &Attachment) -> String {
@@ -532,7 +637,13 @@ fn detach(scene: &Scene, node: &str, attachment: &Attachment) -> Verdict {
             .position(|v| v == unique)
             .map(|index| (facts.judged.clone(), index, unique.clone()))
     });
-    if let Some((node, index, unique_name)) = listed.filter(|_| scene.fast_detach) {
+    let patience = if scene.fast_detach && facts.is_some() {
+        scene.timing.detach_fallback
+    } else {
+        Duration::ZERO
+    };
+    let overdue = patience.is_zero() || scene.detaching_for.is_some_and(|waited| waited >= patience);
+    if let Some((node, index, unique_name)) = listed.filter(|_| scene.fast_detach && !overdue) {
         return acting(
             State::Detaching,
             "Detaching",
@@ -544,12 +655,7 @@ fn detach(scene: &Scene, node: &str, attachment: &Attachment) -> Verdict {
             },
         );
     }
-    let patience = if scene.fast_detach && facts.is_some() {
-        scene.timing.detach_fallback
-    } else {
-        Duration::ZERO
-    };
-    if scene.detaching_for.is_some_and(|waited| waited >= patience) || patience.is_zero() {
+    if overdue {
         return acting(
             State::Detaching,
             "Detaching",
@@ -572,6 +678,10 @@ fn can_go_back(scene: &Scene, candidate: &PodFacts, node: &str) -> bool {
         return false;
     };
     scene.claim.exclusive
+        // under a detach the kubelet may still have the revoked device staged, and would mount that
+        && scene.attachments.iter().all(|a| a.node == node && !a.deleting)
+        // the same where it was detached already: that takes an unmount first
+        && (!scene.is_attachable() || scene.attachment(node).is_some())
         && scene.pulse(node) == Pulse::Alive
         && facts.ready == NodeReady::True
         && facts.schedulable

@@ -3,7 +3,7 @@
 //! The one thing kept in memory: lost on a restart it starts at zero, which is slower and safe. `renewTime` is never read,
 //! because that would compare the clocks of two machines.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,8 @@ struct Book {
     beats: HashMap<String, Beat>,
     /// Holder pod UID -> what each node's Lease was when that pod was first known to be gone.
     baselines: HashMap<String, HashMap<String, String>>,
+    /// UIDs of pods whose every container the kubelet reported as ended.
+    stopped: HashSet<String>,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,8 @@ impl Heartbeats {
     pub fn saw(&self, node: &str, version: &str) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         match book.beats.get_mut(node) {
-            Some(beat) if beat.version == version => {}
+            // a watch may deliver late what a read has shown in a newer state; a store that was set back catches up by itself
+            Some(beat) if beat.version == version || is_older(version, &beat.version) => {}
             Some(beat) => {
                 *beat = Beat {
                     version: version.to_owned(),
@@ -104,23 +107,48 @@ impl Heartbeats {
             .contains_key(holder)
     }
 
-    /// Whether the node renewed its Lease after the holder's pod was gone. A node without a baseline has not.
+    /// Whether the node renewed its Lease after the holder's pod was gone. A node that came later begins with what it is first seen with.
     pub fn renewed_since_release(&self, holder: &str, node: &str) -> bool {
-        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-        let baseline = book.baselines.get(holder).and_then(|nodes| nodes.get(node));
-        baseline
-            .zip(book.beats.get(node))
-            .is_some_and(|(then, now)| *then != now.version)
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let Book { beats, baselines, .. } = &mut *book;
+        let (Some(now), Some(nodes)) = (beats.get(node), baselines.get_mut(holder)) else {
+            return false;
+        };
+        nodes.entry(node.to_owned()).or_insert_with(|| now.version.clone()) != &now.version
     }
 
-    /// Drops the baseline of a holder that is not of interest any more.
-    pub fn settled(&self, holder: &str) {
+    /// Notes that the kubelet reported every container of a pod as ended.
+    pub fn stopped(&self, pod: &str) {
         self.book
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .baselines
-            .remove(holder);
+            .stopped
+            .insert(pod.to_owned());
     }
+
+    /// Whether [`Heartbeats::stopped`] was noted.
+    pub fn has_stopped(&self, pod: &str) -> bool {
+        self.book
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stopped
+            .contains(pod)
+    }
+
+    /// Drops what is known of a holder that is not of interest any more.
+    pub fn settled(&self, holder: &str) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.baselines.remove(holder);
+        book.stopped.remove(holder);
+    }
+}
+
+/// resourceVersions are to be compared as numbers since Kubernetes 1.35, and always were numbers.
+fn is_older(one: &str, other: &str) -> bool {
+    one.parse::<u64>()
+        .ok()
+        .zip(other.parse::<u64>().ok())
+        .is_some_and(|(one, other)| one < other)
 }
 
 #[cfg(test)]

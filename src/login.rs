@@ -112,6 +112,8 @@ fn classify(error: &tiberius::error::Error) -> Attempt {
     match error {
         tiberius::error::Error::Server(token) if token.code() == LOGIN_FAILED => Attempt::WrongPassword,
         tiberius::error::Error::Server(token) => Attempt::NotYet(token.message().to_owned()),
-        other => Attempt::NoAnswer(other.to_string()),
+        tiberius::error::Error::Io { .. } => Attempt::NoAnswer(error.to_string()),
+        // whatever else went wrong, somebody answered
+        other => Attempt::NotYet(other.to_string()),
     }
 }

@@ -4,7 +4,9 @@
 mod facts;
 mod login;
 mod password;
+pub use facts::is_stopped;
 pub use login::engine_status;
+pub use password::forget as forget_password;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +27,7 @@ use crate::instance::{Instance, Invalid};
 use crate::scene::{Scene, Volume};
 use crate::settings::Switch;
 use crate::watch::NODE_LEASES;
-use crate::world::{HOLDER_NODE, StorageClassFacts, World, annotation};
+use crate::world::{HOLDER_NODE, StorageClassFacts, World, annotation, is_finished};
 
 /// How far the answer may lag behind the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,7 +79,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>, freshne
         refresh_nodes(context, &mut nodes, &wanted).await?;
     }
     if let Some(holder) = &holder {
-        let gone = !pods.iter().any(|pod| pod.uid().as_deref() == Some(holder.pod.as_str()));
+        let gone = !pods.iter().any(|pod| is_running_holder(pod, &holder.pod));
         if gone && !context.heartbeats.knows_release_of(&holder.pod) {
             note_release(context, &instance, &holder.pod).await?;
         }
@@ -86,7 +88,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>, freshne
     let (secret, password) = password::read(context, &instance).await?;
     let exclusive = claim.as_ref().is_some_and(facts::is_exclusive);
     let mut scene = Scene {
-        claim: facts::claim(&instance, claim.as_ref(), exclusive),
+        claim: facts::claim(&instance, claim.as_ref(), exclusive, &context.heartbeats),
         volume,
         pods: pods.iter().map(|pod| facts::pod(pod, &instance, now)).collect(),
         attachments: attachments.iter().filter_map(|a| facts::attachment(a)).collect(),
@@ -247,15 +249,24 @@ async fn refresh_nodes(context: &Context, nodes: &mut Vec<Arc<Node>>, wanted: &[
 /// The baseline of "renewed after the pod was gone": the Leases as they are *after* a quorum read has shown that it is.
 async fn note_release(context: &Context, instance: &Instance, holder: &str) -> Result<()> {
     let pods = context.cluster.list::<Pod>(&instance.namespace).await?;
-    if pods.iter().any(|pod| pod.uid().as_deref() == Some(holder)) {
+    if pods.iter().any(|pod| is_running_holder(pod, holder)) {
         return Ok(());
     }
     let leases = context.cluster.list::<Lease>(NODE_LEASES).await?;
-    let versions = leases
+    let versions: Vec<(String, String)> = leases
         .iter()
-        .map(|lease| (lease.name_any(), lease.resource_version().unwrap_or_default()));
-    context.heartbeats.released(holder, versions.collect::<Vec<_>>());
+        .map(|lease| (lease.name_any(), lease.resource_version().unwrap_or_default()))
+        .collect();
+    for (node, version) in &versions {
+        context.heartbeats.saw(node, version);
+    }
+    context.heartbeats.released(holder, versions);
     Ok(())
+}
+
+/// A finished pod is as good as gone: its containers have ended or its node was given up, and neither proves anything by itself.
+fn is_running_holder(pod: &Pod, holder: &str) -> bool {
+    pod.uid().as_deref() == Some(holder) && !is_finished(pod)
 }
 
 /// Only worth a request while the claim is unbound.

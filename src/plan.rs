@@ -151,6 +151,19 @@ fn claim(world: &World, plan: &mut Plan) {
             );
             return plan.problem("ClaimMissing", message);
         }
+        let lost = world
+            .resource
+            .status
+            .as_ref()
+            .and_then(|status| status.volume.as_deref());
+        if let Some(volume) = lost {
+            // a new claim would come up with an empty database that looks healthy
+            let message = format!(
+                "claim {name} with volume {volume} is gone; bring that claim back (a retained volume can be bound again), or delete this \
+                 resource and make it anew to begin with an empty database"
+            );
+            return plan.problem("ClaimLost", message);
+        }
         // a claim of a class that does not exist yet could not be corrected: its class is fixed
         if !matches!(
             world.storage_class,
@@ -224,17 +237,17 @@ fn claim_operations(instance: &Instance, claim: &PersistentVolumeClaim) -> Vec<V
     if !instance.claim_is_ours {
         return operations;
     }
-    let owners = claim.owner_references();
-    let owned = owners.iter().any(|owner| owner.uid == instance.uid);
-    let wanted = instance.deletion_policy == DeletionPolicy::Delete;
-    if owned != wanted {
-        // owners that no longer exist would have the claim collected as garbage
-        let owners = if wanted {
-            vec![instance.owner_reference()]
-        } else {
-            Vec::new()
-        };
-        operations.push(json!({"op": "add", "path": "/metadata/ownerReferences", "value": owners}));
+    // a reference to a resource that is no more would have the claim collected as garbage
+    let wanted: Vec<_> = match instance.deletion_policy {
+        DeletionPolicy::Delete => vec![instance.owner_reference()],
+        DeletionPolicy::Retain => Vec::new(),
+    };
+    let owners = claim
+        .owner_references()
+        .iter()
+        .filter(|owner| owner.kind == SqlEdgeInstance::kind(&()));
+    if owners.map(|owner| &owner.uid).ne(wanted.iter().map(|owner| &owner.uid)) {
+        operations.push(json!({"op": "add", "path": "/metadata/ownerReferences", "value": wanted}));
     }
     let requested = claim
         .spec

@@ -36,13 +36,20 @@ pub struct Scene {
 
 /// The claim and what it says about who was last let at the volume.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // independent facts, each read by its name
 pub struct Claim {
     /// Name, for messages.
     pub name: String,
+    /// Whether there is such a claim; without it nothing can be recorded.
+    pub exists: bool,
     /// `ReadWriteOncePod`: one pod at a time, enforced by scheduler and kubelet.
     pub exclusive: bool,
     /// The last pod that was let at the volume.
     pub holder: Option<Holder>,
+    /// The holder's node is a machine of a cloud provider: then its Node object goes only when the machine is gone.
+    pub holder_node_is_provided: bool,
+    /// The kubelet reported every container of the holder as ended, before the pod's object went.
+    pub holder_stopped: bool,
     /// A node that a pinned pod could not be placed on; it is not tried again for this holder.
     pub pin_refused: Option<String>,
 }
@@ -63,6 +70,8 @@ pub struct Volume {
     pub name: String,
     /// CSI driver, if it is a CSI volume.
     pub driver: Option<String>,
+    /// Whether it is attached to nodes at all: only then do `volumesInUse` and attachments say anything about it.
+    pub attachable: bool,
     /// What the driver's detach proves.
     pub class: DriverClass,
     /// Its name in `status.volumesInUse` and `status.volumesAttached`.
@@ -91,6 +100,10 @@ pub struct PodFacts {
     pub unschedulable: Option<String>,
     /// For how long it has been saying so.
     pub unschedulable_for: Duration,
+    /// Something else keeps the object after its deletion.
+    pub has_finalizers: bool,
+    /// The nodes that it was kept off when its gate was opened.
+    pub avoids: Vec<String>,
     /// `nodeSelector` of the pod.
     pub node_selector: BTreeMap<String, String>,
 }
@@ -126,6 +139,8 @@ pub struct NodeFacts {
     pub schedulable: bool,
     /// `node.kubernetes.io/out-of-service`: a human or a remediation says that it is off.
     pub out_of_service: bool,
+    /// It has a `spec.providerID`.
+    pub is_provided: bool,
     /// Labels, to judge whether a pod fits.
     pub labels: BTreeMap<String, String>,
     /// `status.volumesInUse`, in order.
@@ -173,6 +188,11 @@ impl Scene {
             _ if facts.ready == NodeReady::Unknown => Pulse::Silent,
             _ => Pulse::Alive,
         }
+    }
+
+    /// Whether the volume is one that nodes attach; one in the tree that was migrated to CSI shows it by an attachment.
+    pub fn is_attachable(&self) -> bool {
+        !self.attachments.is_empty() || self.volume.as_ref().is_some_and(|v| v.attachable)
     }
 
     /// Nodes without a heartbeat.

@@ -106,7 +106,11 @@ pub fn of_invalid(
     if !was_ready {
         conditions.set("Ready", FALSE, "InvalidSpec", &invalid.message);
     }
-    conditions.set("Stalled", TRUE, "InvalidSpec", &invalid.message);
+    let stalled = format!(
+        "{}; until then nothing is changed and no failover happens",
+        invalid.message
+    );
+    conditions.set("Stalled", TRUE, "InvalidSpec", &stalled);
     conditions.set("Reconciling", FALSE, "InvalidSpec", &invalid.message);
     SqlEdgeInstanceStatus {
         observed_generation: Some(generation),

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 
 use crate::api::SqlEdgeInstance;
 use crate::heartbeats::Heartbeats;
+use crate::observe::is_stopped;
 
 /// Namespace of the nodes' heartbeats.
 pub const NODE_LEASES: &str = "kube-node-lease";
@@ -102,6 +103,7 @@ pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeat
     let (attachments, attachment_events) =
         reflect::<VolumeAttachment>(Api::all(client.clone()), config(), |_| {}, &synced);
 
+    let stopped = heartbeats.clone();
     let on_node = instances.clone();
     let on_volume = instances.clone();
     let triggers = stream::select_all([
@@ -109,7 +111,15 @@ pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeat
         deployment_events.map(|o| by_label(&o)).boxed(),
         service_events.map(|o| by_label(&o)).boxed(),
         claim_events.map(|o| by_label(&o)).boxed(),
-        pod_events.map(|o| by_label(&o)).boxed(),
+        pod_events
+            .map(move |pod| {
+                // seen here because the object goes in the next moment; the event of its deletion still carries it
+                if is_stopped(&pod) {
+                    stopped.stopped(&pod.uid().unwrap_or_default());
+                }
+                by_label(&pod)
+            })
+            .boxed(),
         node_events
             .map(move |node| unsettled_or_on(&on_node, &node.name_any()))
             .boxed(),

@@ -28,6 +28,8 @@ fn pod(name: &str) -> PodFacts {
         pinned: false,
         unschedulable: None,
         unschedulable_for: Duration::ZERO,
+        has_finalizers: false,
+        avoids: Vec::new(),
         node_selector: BTreeMap::from([("kubernetes.io/arch".into(), "amd64".into())]),
     }
 }
@@ -56,6 +58,7 @@ fn node(name: &str) -> (String, NodeFacts) {
         ready: NodeReady::True,
         schedulable: true,
         out_of_service: false,
+        is_provided: false,
         labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
         volumes_in_use: Vec::new(),
         volumes_attached: Vec::new(),
@@ -77,13 +80,17 @@ fn scene() -> Scene {
     Scene {
         claim: Claim {
             name: "books-data".into(),
+            exists: true,
             exclusive: true,
             holder: None,
+            holder_node_is_provided: true,
+            holder_stopped: false,
             pin_refused: None,
         },
         volume: Some(Volume {
             name: "pv-1".into(),
             driver: Some("disk.example.com".into()),
+            attachable: true,
             class: DriverClass::Revoke,
             unique_name: Some(UNIQUE.into()),
         }),
@@ -305,6 +312,13 @@ fn a_pod_that_is_being_deleted_on_a_dead_node_is_evicted_and_on_a_live_one_await
     );
     let alive = scene().held_by("old", Some("n1")).with(deleting).with(gated("new"));
     assert_no_act(&alive, State::Stopping, "Stopping");
+    assert_no_act(
+        &alive.clone().attached("n1").node("n1", |n| n.schedulable = false),
+        State::Stopping,
+        "Stopping",
+    );
+    // where its own node may have the next pod, the scheduler must not go on counting the old one
+    assert_eq!(act(&alive.attached("n1")), Act::Evict { pod: judged("old") });
 }
 
 #[test]
@@ -676,4 +690,177 @@ fn the_next_look_is_not_late_by_a_whole_period() {
             n.lease_unchanged = Some(Duration::from_millis(14_600));
         });
     assert_eq!(decide(&nearly).recheck, Duration::from_millis(400));
+}
+
+// ---- added by the hostile tester; each names its finding and fails until it is put right
+
+// finding 3: a pinned record whose node cannot be pinned to any more opens the gate for every node, without proof
+#[test]
+fn a_record_that_rests_on_a_pin_opens_no_gate_anywhere_else() {
+    let pinned = || scene().held_by("new", Some("n1")).with(gated("new")).attached("n1");
+    let unlabelled = pinned().node("n1", |n| n.labels.clear());
+    for scene in [pinned().without_node("n1").class(DriverClass::Unknown), unlabelled] {
+        let act = decide(&scene).act;
+        assert!(
+            !matches!(
+                act,
+                Some(Act::OpenGate {
+                    placement: Placement::Avoiding(_),
+                    ..
+                })
+            ),
+            "{act:?}"
+        );
+    }
+}
+
+// finding 4: an attachment to a node other than the holder's is not looked at
+#[test]
+fn a_volume_that_is_attached_to_another_node_than_the_holders_stays_behind_its_gate() {
+    let proven = scene()
+        .held_by("old", Some("n1"))
+        .with(gated("new"))
+        .node("n1", |n| {
+            n.renewed_since_release = true;
+            n.schedulable = false;
+        })
+        .attached("n2");
+    assert_eq!(decide(&proven).act, None);
+    // nor does the pod go back to n1 meanwhile: the pin says nothing about n2
+    assert_eq!(decide(&proven.node("n1", |n| n.schedulable = true)).act, None);
+}
+
+// finding 11: where the entry cannot be taken off (refused by a policy, or put back), the fallback never comes
+#[test]
+fn the_fallback_also_comes_where_the_entry_stays() {
+    let mut refused = after_eviction();
+    refused.detaching_for = Some(Duration::from_secs(60));
+    assert_eq!(
+        act(&refused),
+        Act::DeleteAttachment {
+            attachment: judged("va-n1")
+        }
+    );
+}
+
+// finding 12: a volume that is being detached is given back to the node it is taken from, whose kubelet still has the dead device staged
+#[test]
+fn there_is_no_way_back_to_a_node_that_the_volume_is_being_taken_from() {
+    let mut awake = scene()
+        .held_by("old", Some("n1"))
+        .with(gated("new"))
+        .attached("n1")
+        .in_use_on("n1");
+    awake.attachments[0].deleting = true;
+    let act = decide(&awake).act;
+    assert!(!matches!(act, Some(Act::Record(_))), "{act:?}");
+}
+
+// finding 8: one word about one pod counts for every silent node, also for those that the human was not told of
+#[test]
+fn a_human_who_is_asked_about_an_unseen_pod_is_told_of_every_silent_node() {
+    let unseen = scene()
+        .held_by("old", None)
+        .with(gated("new"))
+        .class(DriverClass::Unknown)
+        .node("n2", |n| n.renewed_since_release = true)
+        .silent("n1")
+        .silent("n3");
+    let message = decide(&unseen).message;
+    let mut confirmed = unseen;
+    confirmed.confirmed_dead = Some("uid-old".into());
+    assert!(
+        decide(&confirmed).act.is_none() || (message.contains("n1") && message.contains("n3")),
+        "{message}"
+    );
+}
+
+// finding 9: a node that came (back) after the release was noted can never be "renewed since", so the gate stays shut for ever
+#[test]
+fn a_node_that_appears_after_the_release_can_renew_too() {
+    let beats = crate::heartbeats::Heartbeats::default();
+    beats.released("pod", [("n2".to_owned(), "1".to_owned())]);
+    beats.saw("n1", "7");
+    assert!(
+        !beats.renewed_since_release("pod", "n1"),
+        "the first sight is no renewal"
+    );
+    beats.saw("n1", "8");
+    assert!(beats.renewed_since_release("pod", "n1"));
+}
+
+#[test]
+fn a_node_object_that_somebody_deleted_by_hand_proves_nothing() {
+    let mut by_hand = dead_node()
+        .without_node("n1")
+        .class(DriverClass::Unknown)
+        .with(running("old", "n1"));
+    by_hand.claim.holder_node_is_provided = false;
+    assert_no_act(&by_hand, State::Blocked, "DriverClassUnknown");
+    let mut evicted = dead_node()
+        .without_node("n1")
+        .class(DriverClass::Unknown)
+        .with(gated("new"));
+    evicted.claim.holder_node_is_provided = false;
+    assert_no_act(&evicted, State::Blocked, "DriverClassUnknown");
+}
+
+#[test]
+fn a_volume_that_is_never_attached_is_released_only_by_the_kubelets_word_or_a_humans() {
+    let mut shared = scene()
+        .held_by("old", Some("n1"))
+        .with(gated("new"))
+        .node("n1", |n| n.renewed_since_release = true);
+    shared.claim.exclusive = false;
+    shared.volume.as_mut().expect("a volume").attachable = false;
+    let verdict = assert_no_act(&shared, State::Blocked, "ReleaseNotProvable");
+    assert!(
+        verdict.message.contains("confirm-node-dead=uid-old"),
+        "{}",
+        verdict.message
+    );
+    let mut stopped = shared.clone();
+    stopped.claim.holder_stopped = true;
+    assert_eq!(decide(&stopped).evidence, Some(Evidence::PodStopped));
+    let mut confirmed = shared.clone();
+    confirmed.confirmed_dead = Some("uid-old".into());
+    assert_eq!(decide(&confirmed).evidence, Some(Evidence::ConfirmedDead));
+    let mut exclusive = shared;
+    exclusive.claim.exclusive = true;
+    assert_eq!(
+        decide(&exclusive).evidence,
+        Some(Evidence::PinnedRestart),
+        "its kubelet is the fence"
+    );
+}
+
+#[test]
+fn a_pod_kept_off_a_node_that_is_back_and_the_only_one_that_fits_is_replaced() {
+    let kept_off = |seconds| {
+        let mut pod = pod("new");
+        pod.avoids = vec!["n1".into()];
+        pod.unschedulable = Some("0/3 nodes are available".into());
+        pod.unschedulable_for = Duration::from_secs(seconds);
+        scene().held_by("new", None).with(pod)
+    };
+    assert_eq!(act(&kept_off(5)), Act::Evict { pod: judged("new") });
+    assert_no_act(&kept_off(4), State::Scheduling, "Unschedulable");
+    assert_no_act(&kept_off(60).silent("n1"), State::Scheduling, "Unschedulable");
+}
+
+#[test]
+fn a_finalizer_on_a_dead_nodes_pod_is_named_and_not_fought() {
+    let held = PodFacts {
+        deleting: true,
+        has_finalizers: true,
+        ..running("old", "n1")
+    };
+    assert_no_act(&dead_node().with(held), State::Blocked, "FinalizerHolds");
+}
+
+#[test]
+fn nothing_is_recorded_on_a_claim_that_is_not_there() {
+    let mut missing = scene().with(gated("first"));
+    missing.claim.exists = false;
+    assert_no_act(&missing, State::Waiting, "ClaimMissing");
 }

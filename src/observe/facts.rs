@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Affinity, ContainerStatus, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -14,7 +14,7 @@ use crate::driver_class::{self, DriverClass};
 use crate::heartbeats::Heartbeats;
 use crate::instance::Instance;
 use crate::scene::{Attachment, Claim, Holder, NodeFacts, NodeReady, PodFacts, Volume};
-use crate::world::{HOLDER_NODE, HOLDER_POD, PIN_REFUSED, annotation, is_finished, is_gated};
+use crate::world::{HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, annotation, is_finished, is_gated};
 
 /// Label by which a pin sends a pod back to a node.
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -36,11 +36,21 @@ pub fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
     modes == ["ReadWriteOncePod"]
 }
 
-pub fn claim(instance: &Instance, claim: Option<&PersistentVolumeClaim>, exclusive: bool) -> Claim {
+pub fn claim(
+    instance: &Instance,
+    claim: Option<&PersistentVolumeClaim>,
+    exclusive: bool,
+    heartbeats: &Heartbeats,
+) -> Claim {
     Claim {
         name: instance.claim_name.clone(),
+        exists: claim.is_some(),
         exclusive,
         holder: claim.and_then(holder),
+        holder_node_is_provided: claim.is_some_and(|claim| annotation(claim, HOLDER_NODE_PROVIDED) == Some("true")),
+        holder_stopped: claim
+            .and_then(holder)
+            .is_some_and(|holder| heartbeats.has_stopped(&holder.pod)),
         pin_refused: claim
             .and_then(|claim| annotation(claim, PIN_REFUSED))
             .map(str::to_owned),
@@ -69,6 +79,7 @@ pub fn volume(
     Volume {
         name: volume.name_any(),
         driver: csi.map(|csi| csi.driver.clone()),
+        attachable: csi.is_some() && driver.is_none_or(|driver| driver.spec.attach_required != Some(false)),
         class,
         // the name that kubelet and attach-detach controller give a CSI volume
         unique_name: csi.map(|csi| format!("kubernetes.io/csi/{}^{}", csi.driver, csi.volume_handle)),
@@ -133,9 +144,41 @@ pub fn pod(pod: &Pod, instance: &Instance, now: Timestamp) -> PodFacts {
         unschedulable_for: unschedulable
             .and_then(|c| c.last_transition_time.as_ref())
             .map_or(Duration::ZERO, |time| elapsed(time.0, now)),
+        has_finalizers: !pod.finalizers().is_empty(),
+        avoids: avoids(spec.affinity.as_ref()),
         unschedulable: unschedulable.map(|c| c.message.clone().unwrap_or_default()),
         node_selector,
     }
+}
+
+/// The nodes that an opened gate kept the pod off: what we put into every term.
+fn avoids(affinity: Option<&Affinity>) -> Vec<String> {
+    let required = affinity.and_then(|affinity| {
+        affinity
+            .node_affinity
+            .as_ref()?
+            .required_during_scheduling_ignored_during_execution
+            .as_ref()
+    });
+    let fields = required.and_then(|required| required.node_selector_terms.first()?.match_fields.as_ref());
+    let fields = fields.into_iter().flatten();
+    fields
+        .filter(|field| field.key == "metadata.name" && field.operator == "NotIn")
+        .flat_map(|field| field.values.clone().unwrap_or_default())
+        .collect()
+}
+
+/// Whether the kubelet has reported every container as ended.
+pub fn is_stopped(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let engines = status.container_statuses.as_deref().unwrap_or_default();
+    let all = engines
+        .iter()
+        .chain(status.init_container_statuses.as_deref().unwrap_or_default());
+    let ended = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let spec = pod.spec.as_ref().map_or(usize::MAX, |spec| spec.containers.len());
+    // a container that waits may be started any moment, unless the pod is being deleted
+    pod.metadata.deletion_timestamp.is_some() && engines.len() == spec && all.into_iter().all(ended)
 }
 
 pub fn attachment(attachment: &VolumeAttachment) -> Option<Attachment> {
@@ -177,6 +220,7 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
                 .iter()
                 .any(|t| t.effect == "NoSchedule" || t.effect == "NoExecute"),
         out_of_service: taints.iter().any(|t| t.key == "node.kubernetes.io/out-of-service"),
+        is_provided: spec.provider_id.is_some_and(|id| !id.is_empty()),
         labels: node.labels().clone(),
         volumes_in_use: status.volumes_in_use.unwrap_or_default(),
         volumes_attached: status
@@ -192,7 +236,7 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
 /// By the record in the status: for how long the volume is being taken from the old node.
 pub fn detaching_for(resource: &SqlEdgeInstance, now: Timestamp) -> Option<Duration> {
     let failover = resource.status.as_ref()?.failover.as_ref()?;
-    let phase = failover.phases.iter().find(|phase| phase.name == "Detaching")?;
+    let phase = failover.phases.iter().rev().find(|phase| phase.name == "Detaching")?;
     Some(elapsed(phase.started_at.0, now))
 }
 

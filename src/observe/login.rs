@@ -18,6 +18,8 @@ pub const ENGINE: &str = "engine";
 const STEADY: Duration = Duration::from_secs(15);
 const UNSETTLED: Duration = Duration::from_millis(900);
 const WRONG_PASSWORD: Duration = Duration::from_secs(30);
+/// How many logins must have failed in a row before the engine is taken for silent.
+const FAILURES: u32 = 2;
 /// A node whose Lease is about to be called stale: then the login must have been tried just now.
 const SUSPICION: Duration = Duration::from_secs(4);
 
@@ -53,15 +55,9 @@ pub async fn look(
     if !runs && !suspicious {
         return;
     }
-    let Some(password) = password else {
-        // without a password nothing can be said about the engine; a silent node is then judged as if it did not answer
-        scene.login = if suspicious {
-            Login::Failed("there is no usable password".into())
-        } else {
-            Login::NotTried
-        };
-        return;
-    };
+    // without a usable password a login still tells whether the engine lives: a refusal is an answer
+    let usable = password.is_some();
+    let password = password.unwrap_or_default();
     let key = format!("{}/{container}", pod.uid().unwrap_or_default());
     let last = context.memory.login(&key);
     let patience = match last.as_ref().map(|last| &last.attempt) {
@@ -70,30 +66,32 @@ pub async fn look(
         Some(Attempt::Succeeded { .. }) if !suspicious && engine.is_some_and(|status| status.ready) => STEADY,
         Some(_) => UNSETTLED,
     };
-    let attempt = match last {
-        Some(last) if last.at.elapsed() < patience => last.attempt,
-        _ => {
+    let last = match last {
+        Some(last) if last.at.elapsed() < patience => last,
+        last => {
             let port = u16::try_from(ENGINE_PORT).expect("the engine's port fits");
-            let attempt = context
-                .door
-                .login(Target {
-                    host: address,
-                    port,
-                    password: password.to_owned(),
-                })
-                .await;
+            let target = Target {
+                host: address,
+                port,
+                password: password.to_owned(),
+            };
+            let attempt = context.door.login(target).await;
             tracing::debug!(pod = %pod.name_any(), ?attempt, "login");
-            context.memory.remember_login(&key, attempt.clone());
-            attempt
+            context.memory.remember_login(&key, attempt, last.as_ref())
         }
     };
-    scene.login = match attempt {
+    scene.login = match last.attempt {
         Attempt::Succeeded { version: found, .. } => {
             *version = Some(found);
             Login::Succeeded
         }
+        Attempt::WrongPassword if !usable => {
+            Login::NotYet("it lives, but there is no usable password to log in with".into())
+        }
         Attempt::WrongPassword => Login::WrongPassword,
         Attempt::NotYet(answer) => Login::NotYet(answer),
+        // once may be chance
+        Attempt::NoAnswer(_) if last.failures < FAILURES => Login::NotTried,
         Attempt::NoAnswer(why) => Login::Failed(why),
     };
 }

@@ -57,8 +57,10 @@ fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInst
         verdict.state,
         State::Stopping | State::Evicting | State::Detaching | State::Opening | State::Blocked
     );
+    // what never served has nothing to fail over from, but a volume that is taken from a dead node has a clock to run
+    let fenced = matches!(verdict.state, State::Evicting | State::Detaching);
     let served = previous.engine_version.is_some();
-    if serving || !moves || !served || verdict.evidence == Some(Evidence::FirstStart) {
+    if serving || !moves || !(served || fenced) || verdict.evidence == Some(Evidence::FirstStart) {
         return None;
     }
     let reason = match verdict.state {
@@ -109,15 +111,15 @@ fn phase(world: &World, verdict: &Verdict) -> &'static str {
 }
 
 fn enter(record: &mut FailoverRecord, name: &str, now: Timestamp) {
+    // a failover that is held for days goes back and forth; the beginning tells the story
+    if record.phases.len() >= MAX_PHASES {
+        return;
+    }
     if let Some(open) = record.phases.last_mut() {
         if open.name == name {
             return;
         }
         open.milliseconds = Some(milliseconds(open.started_at.0, now));
-    }
-    // a failover that is held for days goes back and forth; the beginning tells the story
-    if record.phases.len() >= MAX_PHASES {
-        return;
     }
     record.phases.push(FailoverPhase {
         name: name.to_owned(),
