@@ -27,7 +27,8 @@ pub use status::{FailoverPhase, FailoverRecord, SqlEdgeInstanceStatus};
 pub const GROUP: &str = "sqledge.io";
 
 /// Annotation by which a human says that a pod's node is dead; its value is the UID of that pod, so that an annotation
-/// left over from an earlier failure confirms nothing.
+/// left over from an earlier failure confirms nothing. It is ignored while the node's Lease is renewed or the database answers;
+/// only for a volume that is never attached it says, on a live node too, that the pod has stopped.
 pub const CONFIRM_NODE_DEAD: &str = "sqledge.io/confirm-node-dead";
 
 /// One database engine in one pod, on one volume, behind one address.

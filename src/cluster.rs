@@ -1,5 +1,5 @@
-//! The one place that calls kube. Every call has a timeout and no hidden retry: kube 5 retries 15 times by default and waits for
-//! ever for an answer, and both are poison for a decision that must be taken in seconds.
+//! The one place that calls kube, but for the watches (`watch`) and events (`report`). Every call has a timeout and no hidden retry:
+//! kube 5 retries 15 times by default and waits for ever for an answer, and both are poison for a decision that must be taken in seconds.
 //! I/O only; decides nothing.
 
 use std::fmt::Debug;

@@ -83,6 +83,15 @@ pub struct Password {
 }
 
 impl Memory {
+    /// As if all logins and reads so far had been made that much earlier; for tests, which do not wait.
+    pub fn age(&self, by: Duration) {
+        let earlier = |at: &mut Instant| *at = at.checked_sub(by).unwrap_or(*at);
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.values_mut().for_each(|remembered| earlier(&mut remembered.at));
+        let mut passwords = self.passwords.lock().unwrap_or_else(PoisonError::into_inner);
+        passwords.values_mut().for_each(|(at, _)| earlier(at));
+    }
+
     /// The last login at that pod.
     pub fn login(&self, pod_uid: &str) -> Option<Remembered> {
         self.logins

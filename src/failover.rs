@@ -10,13 +10,13 @@
 //! | `PodStopped` | for volumes that are never attached, about which E0 can say nothing: the kubelet itself reported every container as ended | |
 //! | E0 `NodeReleased` | after the holder was gone its node renewed its Lease and no longer lists the volume as in use | kubelet reports a volume in use before it mounts it |
 //! | E3 `StorageRevoked` | the attachment of the silent node is gone, on a driver whose detach revokes | CSI `ControllerUnpublishVolume` |
-//! | E4 `NodeGone` | the Node object of a cloud provider's machine was removed and the attachment is gone | cloud controllers remove only nodes that no longer exist |
-//! | E5 `ConfirmedDead` | a human said so (annotation with the pod's UID, or the out-of-service taint) and the attachment is gone | KEP-2268 |
+//! | E4 `NodeGone` | the Node object of a cloud provider's machine (it had a `spec.providerID`) was removed and the attachment is gone | cloud controllers remove only nodes that no longer exist |
+//! | E5 `ConfirmedDead` | a human said so (annotation with the pod's UID, or the out-of-service taint) and the attachment is gone; not while the node's Lease is renewed or the database answers, but for volumes that are never attached | KEP-2268 |
 //!
 //! The order is: delete the pod, then detach, then open. Never the attachment before the pod: the attach-detach controller would
 //! attach it to the dead node again (Longhorn #5937). A silent node starts a search for proof, it is none.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::api::CONFIRM_NODE_DEAD;
@@ -288,14 +288,10 @@ fn watch_holder(scene: &Scene, pod: &PodFacts) -> Verdict {
 }
 
 /// A pod that stops in order on a node that may have its successor: taking its object away now changes nothing about how it stops (the kubelet
-/// has its grace period already), but the scheduler stops counting it as the volume's one pod. The successor then reaches the kubelet before
-/// the device is unmounted, instead of waiting up to 10 s until the volume is reported in use again.
+/// has its grace period already), but the scheduler stops counting it as the volume's one pod, and a rollout stops waiting for it. The successor
+/// then reaches the kubelet before the device is unmounted, instead of waiting up to 10 s until the volume is reported in use again.
 fn may_be_replaced_at_once(scene: &Scene, pod: &PodFacts, node: &str) -> bool {
-    let next = scene
-        .pods
-        .iter()
-        .find(|p| p.ours && p.gated && !p.deleting && !p.finished);
-    !pod.has_finalizers && next.is_some_and(|next| can_go_back(scene, next, node))
+    !pod.has_finalizers && is_fenced_by(scene, node)
 }
 
 fn unplaced(scene: &Scene, pod: &PodFacts) -> Verdict {
@@ -672,8 +668,19 @@ fn is_confirmed(scene: &Scene, holder: &Holder, node: &str) -> bool {
     scene.confirmed_dead.as_ref() == Some(&holder.pod) || scene.nodes.get(node).is_some_and(|n| n.out_of_service)
 }
 
-/// The pinned restart: with `ReadWriteOncePod` the kubelet of the old node mounts for one pod at a time, so it is the fence.
+/// The pinned restart: the pod fits the node, and the node's kubelet is the fence.
 fn can_go_back(scene: &Scene, candidate: &PodFacts, node: &str) -> bool {
+    let fits = |labels: &BTreeMap<String, String>| {
+        candidate
+            .node_selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+    };
+    is_fenced_by(scene, node) && scene.nodes.get(node).is_some_and(|facts| fits(&facts.labels))
+}
+
+/// With `ReadWriteOncePod` the kubelet of a node mounts for one pod at a time.
+fn is_fenced_by(scene: &Scene, node: &str) -> bool {
     let Some(facts) = scene.nodes.get(node) else {
         return false;
     };
@@ -688,10 +695,6 @@ fn can_go_back(scene: &Scene, candidate: &PodFacts, node: &str) -> bool {
         && !facts.out_of_service
         && scene.claim.pin_refused.as_deref() != Some(node)
         && hostname(scene, node).is_some()
-        && candidate
-            .node_selector
-            .iter()
-            .all(|(key, value)| facts.labels.get(key) == Some(value))
 }
 
 fn hostname(scene: &Scene, node: &str) -> Option<String> {

@@ -1,7 +1,8 @@
 //! For how long each node's Lease has been seen unchanged, by this process's own monotonic clock.
 //!
-//! The one thing kept in memory: lost on a restart it starts at zero, which is slower and safe. `renewTime` is never read,
-//! because that would compare the clocks of two machines.
+//! The one thing that decisions rest on and that is kept in memory only: lost on a restart it starts at zero, which is slower and
+//! safe (a pod that ended meanwhile on a volume that is never attached then needs a human's word). `renewTime` is never read, because
+//! that would compare the clocks of two machines.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};

@@ -65,10 +65,14 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>, freshne
         Freshness::Cached => child(context, &context.caches.claims, namespace, &instance.claim_name).await?,
         Freshness::Quorum => context.cluster.get(namespace, &instance.claim_name).await?,
     };
-    let pods = pods(context, &instance, freshness).await?;
+    let mut pods = pods(context, &instance, freshness).await?;
     let holder = claim.as_ref().and_then(facts::holder);
     let volume = volume(context, &instance, claim.as_ref()).await?;
     let attachments = attachments(context, volume.as_ref(), freshness).await?;
+    if freshness == Freshness::Cached && holder.is_none() && !attachments.is_empty() {
+        // attached although nobody of ours was let at it: by a pod that the caches do not show and the user must be told about
+        pods = self::pods(context, &instance, Freshness::Quorum).await?;
+    }
     let mut nodes: Vec<Arc<Node>> = context.caches.nodes.state();
     if freshness == Freshness::Quorum {
         let mut wanted: Vec<&str> = attachments.iter().map(|a| a.spec.node_name.as_str()).collect();

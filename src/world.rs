@@ -15,10 +15,12 @@ use crate::scene::Scene;
 pub const HOLDER_POD: &str = "sqledge.io/holder-pod";
 /// Annotation on the claim: node of that pod.
 pub const HOLDER_NODE: &str = "sqledge.io/holder-node";
-/// Annotation on the claim: whether that node is a machine of a cloud provider.
+/// Annotation on the claim: whether that node is a machine of a cloud provider (has a `spec.providerID`); read when its Node object
+/// is gone and can tell no more.
 pub const HOLDER_NODE_PROVIDED: &str = "sqledge.io/holder-node-provided";
 /// Annotation on the claim: node that a pinned pod could not be placed on.
 pub const PIN_REFUSED: &str = "sqledge.io/pin-refused";
+
 /// One instance and what is around it.
 #[derive(Clone, Debug)]
 pub struct World {
