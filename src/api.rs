@@ -23,9 +23,6 @@ use serde::{Deserialize, Serialize};
 pub(crate) use schema::RESERVED_ENV;
 pub use status::{FailoverPhase, FailoverRecord, SqlEdgeInstanceStatus};
 
-/// The API group of everything we define: resources, annotations, gates.
-pub const GROUP: &str = "sqledge.io";
-
 /// Annotation by which a human says that a pod's node is dead; its value is the UID of that pod, so that an annotation
 /// left over from an earlier failure confirms nothing. It is ignored while the node's Lease is renewed or the database answers;
 /// only for a volume that is never attached it says, on a live node too, that the pod has stopped.

@@ -24,9 +24,6 @@ pub enum Error {
         /// The time granted.
         seconds: u64,
     },
-    /// The in-memory copy of the cluster is not complete yet.
-    #[error("the watch of {0} has not delivered its first list yet")]
-    NotSynced(&'static str),
     /// The configuration of the process is unusable.
     #[error("{0}")]
     Settings(String),
@@ -64,7 +61,6 @@ impl Error {
                 _ => "ApiUnreachable",
             },
             Self::Timeout { .. } => "ApiTimeout",
-            Self::NotSynced(_) => "NotSynced",
             Self::Settings(_) => "Settings",
             Self::Patch { .. } => "Patch",
             Self::Serve { .. } => "Serve",

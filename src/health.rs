@@ -3,11 +3,11 @@
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::desired::VOLUME_CHECK_CONTAINER;
-use crate::failover::{State, Verdict};
-use crate::observe::engine_status;
+use crate::failover::{State, UNSCHEDULABLE, Verdict};
 use crate::plan::Plan;
 use crate::scene::Login;
 use crate::world::World;
+use crate::world::engine_status;
 
 /// Condition reason and sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +26,7 @@ impl Finding {
             "EngineExits",
             "ImagePullFailed",
             "PasswordDoesNotFit",
-            "Unschedulable",
+            UNSCHEDULABLE,
             "VolumeRefused",
         ];
         verdict.state == State::Blocked || engine.contains(&self.reason)
@@ -55,7 +55,10 @@ pub fn explain(world: &World, plan: &Plan, verdict: &Verdict) -> Finding {
     }
     match verdict.state {
         State::Held => {}
-        State::Scheduling if volume_is_pending(world) => return pending_volume(world),
+        // where the scheduler chooses the volume's place, a claim is pending because its pod is
+        State::Scheduling if volume_is_pending(world) && !is_unschedulable_itself(verdict) => {
+            return pending_volume(world);
+        }
         State::Suspect
         | State::Stopping
         | State::Blocked
@@ -71,6 +74,10 @@ pub fn explain(world: &World, plan: &Plan, verdict: &Verdict) -> Finding {
     init_container(pod)
         .or_else(|| engine_container(world, pod))
         .unwrap_or_else(|| not_yet(world, pod))
+}
+
+fn is_unschedulable_itself(verdict: &Verdict) -> bool {
+    verdict.reason == UNSCHEDULABLE && !verdict.message.contains("PersistentVolumeClaim")
 }
 
 fn volume_is_pending(world: &World) -> bool {

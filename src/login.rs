@@ -40,8 +40,6 @@ pub enum Attempt {
     Succeeded {
         /// `ProductVersion` of the engine.
         version: String,
-        /// `@@SERVERNAME`: the pod's host name.
-        server: String,
     },
     /// The engine refused the password: it does not fit the data on the volume.
     WrongPassword,
@@ -95,9 +93,8 @@ async fn attempt(target: &Target) -> tiberius::Result<Attempt> {
         "SELECT CAST(SERVERPROPERTY('ProductVersion') AS NVARCHAR(128))",
     )
     .await?;
-    let server = text(&mut client, "SELECT @@SERVERNAME").await?;
     client.close().await?;
-    Ok(Attempt::Succeeded { version, server })
+    Ok(Attempt::Succeeded { version })
 }
 
 type Connection = Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;

@@ -4,12 +4,9 @@
 mod facts;
 mod login;
 mod password;
-pub use facts::is_stopped;
-pub use login::engine_status;
 pub use password::forget as forget_password;
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -88,7 +85,8 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>, freshne
             note_release(context, &instance, &holder.pod).await?;
         }
     }
-    let now = Timestamp::now();
+    // as the API server stores it, so that what is read back is what was written
+    let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).expect("a time of today");
     let (secret, password) = password::read(context, &instance).await?;
     let exclusive = claim.as_ref().is_some_and(facts::is_exclusive);
     let mut scene = Scene {
@@ -313,6 +311,3 @@ fn claim_rival(context: &Context, instance: &Instance, claim: Option<&Persistent
     let uses = Instance::parse(&rival).is_ok_and(|rival| rival.claim_name == instance.claim_name);
     uses.then(|| name.clone())
 }
-
-/// How old a cached password may be before the Secret is read again.
-const RESYNC: Duration = Duration::from_secs(300);

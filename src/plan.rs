@@ -174,9 +174,19 @@ fn claim(world: &World, plan: &mut Plan) {
         return;
     };
     if claim.metadata.deletion_timestamp.is_some() {
-        let message = format!(
-            "claim {name} is being deleted; nothing can be started on it, and a new one is made when it is gone"
-        );
+        let next = if world
+            .resource
+            .status
+            .as_ref()
+            .is_some_and(|status| status.volume.is_some())
+        {
+            "bring its volume back under a claim of that name"
+        } else if instance.claim_is_ours {
+            "a new one is made when it is gone"
+        } else {
+            "make it anew when it is gone"
+        };
+        let message = format!("claim {name} is being deleted and nothing can be started on it; {next}");
         return plan.problem("ClaimTerminating", message);
     }
     if let Some(rival) = &world.claim_rival {

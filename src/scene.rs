@@ -190,6 +190,11 @@ impl Scene {
         }
     }
 
+    /// What a detach of the volume proves.
+    pub fn driver_class(&self) -> DriverClass {
+        self.volume.as_ref().map_or(DriverClass::Unknown, |v| v.class)
+    }
+
     /// Whether the volume is one that nodes attach; one in the tree that was migrated to CSI shows it by an attachment.
     pub fn is_attachable(&self) -> bool {
         !self.attachments.is_empty() || self.volume.as_ref().is_some_and(|v| v.attachable)

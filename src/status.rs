@@ -3,6 +3,8 @@
 mod conditions;
 mod record;
 
+pub use record::DETACHING;
+
 use crate::api::SqlEdgeInstanceStatus;
 use crate::error::Error;
 use crate::failover::Verdict;
@@ -129,7 +131,8 @@ fn stalled(conditions: &mut Conditions, plan: &Plan, stuck: Option<&Finding>, fa
             }
         }
         (None, Some(stuck), _) => conditions.set("Stalled", TRUE, stuck.reason, &stuck.message),
-        (None, None, Some(error)) if !error.is_moved() => {
+        // anything else passes by itself
+        (None, None, Some(error)) if matches!(error.reason(), "Forbidden" | "Invalid") && !error.is_moved() => {
             conditions.set("Stalled", TRUE, error.reason(), &error.to_string());
         }
         (None, None, _) => conditions.set("Stalled", FALSE, "Progressing", "nothing stands in the way"),

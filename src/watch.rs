@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::api::SqlEdgeInstance;
 use crate::heartbeats::Heartbeats;
-use crate::observe::is_stopped;
+use crate::world::is_stopped;
 
 /// Namespace of the nodes' heartbeats.
 pub const NODE_LEASES: &str = "kube-node-lease";

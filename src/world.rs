@@ -3,11 +3,11 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::SqlEdgeInstance;
-use crate::desired::{VOLUME_FENCE, VOLUME_ID};
+use crate::desired::{ENGINE_CONTAINER, VOLUME_FENCE, VOLUME_ID};
 use crate::instance::Instance;
 use crate::scene::Scene;
 
@@ -133,4 +133,27 @@ pub fn is_gated(pod: &Pod) -> bool {
 pub fn is_finished(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// The engine container's status.
+pub fn engine_status(pod: &Pod) -> Option<&ContainerStatus> {
+    pod.status
+        .as_ref()?
+        .container_statuses
+        .as_ref()?
+        .iter()
+        .find(|status| status.name == ENGINE_CONTAINER)
+}
+
+/// Whether the kubelet has reported every container as ended.
+pub fn is_stopped(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let engines = status.container_statuses.as_deref().unwrap_or_default();
+    let all = engines
+        .iter()
+        .chain(status.init_container_statuses.as_deref().unwrap_or_default());
+    let ended = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
+    let spec = pod.spec.as_ref().map_or(usize::MAX, |spec| spec.containers.len());
+    // a container that waits may be started any moment, unless the pod is being deleted
+    pod.metadata.deletion_timestamp.is_some() && engines.len() == spec && all.into_iter().all(ended)
 }

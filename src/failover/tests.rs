@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::scene::{Claim, NodeFacts, Volume};
+use crate::cluster::Judged;
+use crate::driver_class::DriverClass;
+use crate::scene::{Attachment, Claim, NodeFacts, NodeReady, Volume};
 use crate::settings::Timing;
 
 const UNIQUE: &str = "kubernetes.io/csi/disk.example.com^vol-1";

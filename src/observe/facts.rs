@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Affinity, ContainerStatus, Node, PersistentVolume, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Affinity, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -168,19 +168,6 @@ fn avoids(affinity: Option<&Affinity>) -> Vec<String> {
         .collect()
 }
 
-/// Whether the kubelet has reported every container as ended.
-pub fn is_stopped(pod: &Pod) -> bool {
-    let Some(status) = &pod.status else { return false };
-    let engines = status.container_statuses.as_deref().unwrap_or_default();
-    let all = engines
-        .iter()
-        .chain(status.init_container_statuses.as_deref().unwrap_or_default());
-    let ended = |status: &ContainerStatus| status.state.as_ref().is_some_and(|state| state.terminated.is_some());
-    let spec = pod.spec.as_ref().map_or(usize::MAX, |spec| spec.containers.len());
-    // a container that waits may be started any moment, unless the pod is being deleted
-    pod.metadata.deletion_timestamp.is_some() && engines.len() == spec && all.into_iter().all(ended)
-}
-
 pub fn attachment(attachment: &VolumeAttachment) -> Option<Attachment> {
     Some(Attachment {
         judged: Judged::of(attachment)?,
@@ -236,7 +223,11 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
 /// By the record in the status: for how long the volume is being taken from the old node.
 pub fn detaching_for(resource: &SqlEdgeInstance, now: Timestamp) -> Option<Duration> {
     let failover = resource.status.as_ref()?.failover.as_ref()?;
-    let phase = failover.phases.iter().rev().find(|phase| phase.name == "Detaching")?;
+    let phase = failover
+        .phases
+        .iter()
+        .rev()
+        .find(|phase| phase.name == crate::status::DETACHING)?;
     Some(elapsed(phase.started_at.0, now))
 }
 

@@ -2,17 +2,14 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 
 use crate::context::Context;
 use crate::instance::ENGINE_PORT;
 use crate::login::{Attempt, Target};
 use crate::scene::{Login, Scene};
-use crate::world::{is_finished, is_gated};
-
-/// Name of the engine's container in the pod.
-pub const ENGINE: &str = "engine";
+use crate::world::{engine_status, is_finished, is_gated};
 
 /// How old a result may be before the next try, by what it was.
 const STEADY: Duration = Duration::from_secs(15);
@@ -94,14 +91,4 @@ pub async fn look(
         Attempt::NoAnswer(_) if last.failures < FAILURES => Login::NotTried,
         Attempt::NoAnswer(why) => Login::Failed(why),
     };
-}
-
-/// The engine container's status.
-pub fn engine_status(pod: &Pod) -> Option<&ContainerStatus> {
-    pod.status
-        .as_ref()?
-        .container_statuses
-        .as_ref()?
-        .iter()
-        .find(|status| status.name == ENGINE)
 }

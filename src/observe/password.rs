@@ -4,18 +4,19 @@ use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
 use crate::context::{Context, Password};
+use crate::desired::PASSWORD_KEY;
 use crate::error::Result;
 use crate::instance::Instance;
 use crate::password;
 use crate::world::SecretFacts;
 
 /// Keys under which a Secret may hold the password, in order.
-const KEYS: [&str; 2] = ["MSSQL_SA_PASSWORD", "SA_PASSWORD"];
+const KEYS: [&str; 2] = [PASSWORD_KEY, "SA_PASSWORD"];
 
 /// The facts for the pure modules, and the password for the login alone.
 pub async fn read(context: &Context, instance: &Instance) -> Result<(SecretFacts, Option<String>)> {
     let cache_key = format!("{}/{}/{:?}", instance.uid, instance.secret_name, instance.secret_key);
-    if let Some(Password { key, value, owned }) = context.memory.password(&cache_key, super::RESYNC) {
+    if let Some(Password { key, value, owned }) = context.memory.password(&cache_key, context.timing.resync) {
         return Ok((SecretFacts::Usable { key, owned }, Some(value)));
     }
     let Some(secret) = context

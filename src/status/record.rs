@@ -6,8 +6,10 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::{FailoverPhase, FailoverRecord, SqlEdgeInstanceStatus};
 use crate::failover::{Evidence, State, Verdict};
-use crate::observe::engine_status;
-use crate::world::World;
+use crate::world::{World, engine_status};
+
+/// The phase whose beginning starts the clock of the detach fallback.
+pub const DETACHING: &str = "Detaching";
 
 /// The record in progress and the last one that ended.
 pub struct Records {
@@ -68,6 +70,21 @@ fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInst
         State::Stopping => "PodDeleted",
         _ => verdict.reason,
     };
+    // a dead node fell silent some time before it was called dead; how long is known by our own clock only
+    let silence = holder
+        .node
+        .as_ref()
+        .and_then(|node| world.scene.nodes.get(node)?.lease_unchanged);
+    let silence = silence.filter(|_| verdict.state == State::Evicting);
+    let started = silence
+        .and_then(|silence| world.now.checked_sub(silence).ok())
+        .map_or(world.now, whole_microseconds);
+    let detecting = FailoverPhase {
+        name: "Detecting".to_owned(),
+        started_at: MicroTime(started),
+        milliseconds: None,
+    };
+    let phases = if silence.is_some() { vec![detecting] } else { Vec::new() };
     Some(FailoverRecord {
         reason: if reason == "Opening" {
             "PodGone".to_owned()
@@ -78,10 +95,10 @@ fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInst
         from_node: holder.node.clone(),
         to_node: None,
         evidence: Vec::new(),
-        started_at: MicroTime(world.now),
+        started_at: MicroTime(started),
         ended_at: None,
         duration_milliseconds: None,
-        phases: Vec::new(),
+        phases,
     })
 }
 
@@ -91,7 +108,7 @@ fn phase(world: &World, verdict: &Verdict) -> &'static str {
         State::Suspect => "Detecting",
         State::Stopping => "Stopping",
         State::Evicting => "Evicting",
-        State::Detaching => "Detaching",
+        State::Detaching => DETACHING,
         State::Blocked => "Held",
         State::Opening => "Opening",
         State::Scheduling => "Scheduling",
@@ -111,15 +128,15 @@ fn phase(world: &World, verdict: &Verdict) -> &'static str {
 }
 
 fn enter(record: &mut FailoverRecord, name: &str, now: Timestamp) {
-    // a failover that is held for days goes back and forth; the beginning tells the story
-    if record.phases.len() >= MAX_PHASES {
-        return;
-    }
     if let Some(open) = record.phases.last_mut() {
         if open.name == name {
             return;
         }
         open.milliseconds = Some(milliseconds(open.started_at.0, now));
+    }
+    // a failover that is held for days goes back and forth: how it began and how it stands now are what counts
+    if record.phases.len() >= MAX_PHASES {
+        record.phases.remove(1);
     }
     record.phases.push(FailoverPhase {
         name: name.to_owned(),
@@ -130,6 +147,11 @@ fn enter(record: &mut FailoverRecord, name: &str, now: Timestamp) {
 
 /// The most phases that one record keeps.
 const MAX_PHASES: usize = 64;
+
+/// As the API server stores it.
+fn whole_microseconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
 
 /// A clock that was set back counts as no time.
 fn milliseconds(since: Timestamp, now: Timestamp) -> i64 {

@@ -1,0 +1,105 @@
+//! Where the next pod may go, and what becomes of one that finds no place. Pure.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::verdict::{Act, Placement, STEADY, State, Verdict, acting, waiting};
+use crate::scene::{NodeReady, PodFacts, Pulse, Scene};
+
+/// Reason: the scheduler finds no node for a pod whose gate is open.
+pub const UNSCHEDULABLE: &str = "Unschedulable";
+
+/// How long a pinned pod may be called unschedulable before it is let go elsewhere.
+const PIN_PATIENCE: Duration = Duration::from_secs(5);
+
+pub(super) fn unplaced(scene: &Scene, pod: &PodFacts) -> Verdict {
+    let name = &pod.judged.name;
+    let target = scene
+        .claim
+        .holder
+        .as_ref()
+        .and_then(|h| h.node.as_ref())
+        .filter(|_| pod.pinned);
+    if let Some(node) = target {
+        // a moment's grace: the scheduler may not have seen yet that the old pod is gone
+        let stuck =
+            pod.unschedulable.is_some() && pod.unschedulable_for >= PIN_PATIENCE && pod_of_record_is(scene, pod);
+        if (stuck || scene.pulse(node) != Pulse::Alive) && !pod.deleting {
+            return refuse_pin(pod, node);
+        }
+    }
+    let back = pod.avoids.iter().find(|node| scene.pulse(node) == Pulse::Alive);
+    if let Some(node) = back.filter(|_| pod.unschedulable_for >= PIN_PATIENCE && !pod.deleting) {
+        let message = format!("node {node} is back, and pod {name} may not go there and nowhere else; it is replaced");
+        return acting(
+            State::Scheduling,
+            "NodeIsBack",
+            message,
+            Act::Evict {
+                pod: pod.judged.clone(),
+            },
+        );
+    }
+    let why = pod.unschedulable.as_deref().unwrap_or("no word from it yet");
+    let message =
+        format!("pod {name} waits for the scheduler: {why}; check nodeSelector, affinity, tolerations and resources");
+    let reason = if pod.unschedulable.is_some() {
+        UNSCHEDULABLE
+    } else {
+        "Scheduling"
+    };
+    waiting(State::Scheduling, reason, message, STEADY)
+}
+
+pub(super) fn refuse_pin(pod: &PodFacts, node: &str) -> Verdict {
+    let message = format!(
+        "pod {} cannot go back to node {node}; it is replaced by one that may go elsewhere",
+        pod.judged.name
+    );
+    let act = Act::RefusePin {
+        pod: pod.judged.clone(),
+        node: node.to_owned(),
+    };
+    acting(State::Scheduling, "PinRefused", message, act)
+}
+
+pub(super) fn pod_of_record_is(scene: &Scene, pod: &PodFacts) -> bool {
+    scene.claim.holder.as_ref().is_some_and(|h| h.pod == pod.judged.uid)
+}
+
+/// The pinned restart: the pod fits the node, and the node's kubelet is the fence.
+pub(super) fn can_go_back(scene: &Scene, candidate: &PodFacts, node: &str) -> bool {
+    let fits = |labels: &BTreeMap<String, String>| {
+        candidate
+            .node_selector
+            .iter()
+            .all(|(key, value)| labels.get(key) == Some(value))
+    };
+    is_fenced_by(scene, node) && scene.nodes.get(node).is_some_and(|facts| fits(&facts.labels))
+}
+
+/// With `ReadWriteOncePod` the kubelet of a node mounts for one pod at a time.
+pub(super) fn is_fenced_by(scene: &Scene, node: &str) -> bool {
+    let Some(facts) = scene.nodes.get(node) else {
+        return false;
+    };
+    scene.claim.exclusive
+        // under a detach the kubelet may still have the revoked device staged, and would mount that
+        && scene.attachments.iter().all(|a| a.node == node && !a.deleting)
+        // the same where it was detached already: that takes an unmount first
+        && (!scene.is_attachable() || scene.attachment(node).is_some())
+        && scene.pulse(node) == Pulse::Alive
+        && facts.ready == NodeReady::True
+        && facts.schedulable
+        && !facts.out_of_service
+        && scene.claim.pin_refused.as_deref() != Some(node)
+        && hostname(scene, node).is_some()
+}
+
+pub(super) fn hostname(scene: &Scene, node: &str) -> Option<String> {
+    scene.nodes.get(node)?.labels.get("kubernetes.io/hostname").cloned()
+}
+
+pub(super) fn avoiding(scene: &Scene) -> Placement {
+    Placement::Avoiding(scene.silent_nodes().into_iter().map(str::to_owned).collect())
+}
