@@ -170,11 +170,12 @@ enum Acted {
     Nothing,
     /// It was carried out; on this verdict.
     Done(Verdict),
-    /// A second look did not agree; this is what it says, without an act.
+    /// A second look found nothing to do; this is what it says.
     SecondLook(Verdict),
 }
 
-/// Carries out the one irreversible act. What it rests on is read again first, and the decision taken again on that.
+/// Carries out the one irreversible act. What it rests on is read again first, and the decision taken again on that:
+/// what is then found right is done, whatever the caches made of it.
 async fn act(context: &Context, resource: &Arc<SqlEdgeInstance>, world: &World, verdict: &Verdict) -> Result<Acted> {
     let Some(wanted) = &verdict.act else {
         return Ok(Acted::Nothing);
@@ -185,16 +186,9 @@ async fn act(context: &Context, resource: &Arc<SqlEdgeInstance>, world: &World, 
             return Ok(Acted::Nothing);
         };
         let second = failover::decide(&again.scene);
-        if second.act.as_ref().map(Act::name) != Some(wanted.name()) {
+        if second.act.is_none() {
             tracing::debug!(instance = %world.instance.name, wanted = wanted.name(), found = second.reason, "a second look does not agree");
-            // the caches will catch up; until then what they say is not worth another second look at once
-            let recheck = second.recheck.max(SOON);
-            return Ok(Acted::SecondLook(Verdict {
-                act: None,
-                evidence: None,
-                recheck,
-                ..second
-            }));
+            return Ok(Acted::SecondLook(second));
         }
         fresh = Some((again, second));
     }

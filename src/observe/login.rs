@@ -14,6 +14,7 @@ use crate::world::{engine_status, is_finished, is_gated};
 /// How old a result may be before the next try, by what it was.
 const STEADY: Duration = Duration::from_secs(15);
 const UNSETTLED: Duration = Duration::from_millis(900);
+const SILENCE: Duration = Duration::from_secs(3);
 const WRONG_PASSWORD: Duration = Duration::from_secs(30);
 /// How many logins must have failed in a row before the engine is taken for silent.
 const FAILURES: u32 = 2;
@@ -61,6 +62,10 @@ pub async fn look(
         None => Duration::ZERO,
         Some(Attempt::WrongPassword) => WRONG_PASSWORD,
         Some(Attempt::Succeeded { .. }) if !suspicious && engine.is_some_and(|status| status.ready) => STEADY,
+        // the decision that waits for this must not wait for one more timeout
+        Some(Attempt::NoAnswer(_)) if suspicious && last.as_ref().is_some_and(|last| last.failures >= FAILURES) => {
+            SILENCE
+        }
         Some(_) => UNSETTLED,
     };
     let last = match last {
