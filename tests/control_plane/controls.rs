@@ -1,0 +1,120 @@
+//! Positive controls: a checker that finds nothing must be shown to find something.
+
+use serde_json::json;
+
+use crate::chance::Chance;
+use crate::invariant;
+use crate::mirror::name;
+use crate::operator::{Operator, Setup};
+use crate::physics::{Detach, Machine};
+use crate::server::play;
+use crate::settle::{Fair, begin, settle};
+use crate::wire::Fault;
+use crate::world::{Make, World};
+use sqledge_operator::driver_class::DriverClass;
+
+#[test]
+fn a_gate_opened_by_hand_while_the_old_engine_lives_is_reported() {
+    play(async {
+        let make = Make {
+            detach: Detach::Lies,
+            ..Make::default()
+        };
+        let setup = Setup {
+            class: None,
+            ..Setup::default()
+        };
+        let world = World::new(&make).await;
+        let mut chance = Chance::new(41);
+        let mut operator = Operator::new(&world, &setup, Fault::None);
+        world.create_instance(&json!({})).await;
+        begin(&world, &mut operator, &mut chance).await;
+        world.change_machine(&world.node(1), Machine::CUT);
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        let old = world.lock().pods().remove(0);
+        world.delete(&world.pod_path(name(&old)), Some(0)).await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        world.assert_sound("the operator holds");
+        let gated = world
+            .lock()
+            .pods()
+            .into_iter()
+            .find(invariant::is_gated)
+            .expect("a pod that waits");
+        let open = json!([{"op": "remove", "path": "/spec/schedulingGates"}]);
+        world.json_patch(&world.pod_path(name(&gated)), open).await;
+        let violations = world.lock().violations.clone();
+        assert!(
+            violations.iter().any(|what| what.contains("2 pods could write")),
+            "{violations:?}\n{}",
+            world.story()
+        );
+        world.end().await;
+    });
+}
+
+#[test]
+fn an_operator_that_is_told_that_a_lying_driver_revokes_is_reported() {
+    play(async {
+        let make = Make {
+            detach: Detach::Lies,
+            ..Make::default()
+        };
+        let setup = Setup {
+            class: Some(DriverClass::Revoke),
+            ..Setup::default()
+        };
+        let world = World::new(&make).await;
+        let mut chance = Chance::new(42);
+        let mut operator = Operator::new(&world, &setup, Fault::None);
+        world.create_instance(&json!({})).await;
+        begin(&world, &mut operator, &mut chance).await;
+        world.change_machine(&world.node(1), Machine::CUT);
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        let violations = world.lock().violations.clone();
+        assert!(
+            violations.iter().any(|what| what.contains("could write the volume")),
+            "{violations:?}\n{}",
+            world.story()
+        );
+        assert!(
+            violations.iter().any(|what| what.contains("nothing proves")),
+            "{violations:?}\n{}",
+            world.story()
+        );
+        world.end().await;
+    });
+}
+
+#[test]
+fn an_attachment_deleted_before_its_pod_and_a_deleted_claim_are_reported() {
+    play(async {
+        let world = World::new(&Make::default()).await;
+        let mut chance = Chance::new(43);
+        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+        world.create_instance(&json!({})).await;
+        begin(&world, &mut operator, &mut chance).await;
+        let client = operator.wire.client();
+        let attachment = world
+            .lock()
+            .mirror
+            .all("volumeattachments")
+            .next()
+            .map(|a| name(a).to_owned());
+        let paths = [
+            format!(
+                "/apis/storage.k8s.io/v1/volumeattachments/{}",
+                attachment.expect("attached")
+            ),
+            world.path("v1", "persistentvolumeclaims", "orders-data"),
+        ];
+        for path in paths {
+            let request = http::Request::delete(path).body(Vec::new()).expect("a request");
+            client.request::<serde_json::Value>(request).await.expect("deleted");
+        }
+        let violations = world.lock().violations.clone();
+        assert!(violations[0].contains("is still there"), "{violations:?}");
+        assert!(violations[1].contains("with a volume was deleted"), "{violations:?}");
+        world.end().await;
+    });
+}

@@ -1,0 +1,174 @@
+//! Changes of the resource: the end depends on what it says, not on how it came to say it.
+
+use serde_json::{Value, json};
+
+use crate::chance::Chance;
+use crate::operator::{Operator, Setup};
+use crate::outcome;
+use crate::server::play;
+use crate::settle::{Fair, assert_at_rest, begin, settle};
+use crate::story::at_once;
+use crate::wire::Fault;
+use crate::world::{Make, World, writes};
+
+/// Parts of a spec that may change while the instance runs.
+fn parts() -> Vec<(&'static str, Value)> {
+    vec![
+        ("image", json!("registry.example/engine:2")),
+        ("edition", json!("Developer")),
+        ("agent", json!("Enabled")),
+        ("timeZone", json!("Europe/Berlin")),
+        ("terminationGracePeriodSeconds", json!(30)),
+        ("deletionPolicy", json!("Delete")),
+        (
+            "env",
+            json!([{"name": "MSSQL_TELEMETRY", "value": "0"}, {"name": "B", "value": "2"}]),
+        ),
+        (
+            "resources",
+            json!({"limits": {"memory": "2.5Gi", "cpu": "0.5"}, "requests": {"memory": "1Gi"}}),
+        ),
+        ("nodeSelector", json!({"kubernetes.io/arch": "amd64"})),
+        ("tolerations", json!([{"key": "maintenance", "operator": "Exists"}])),
+        ("imagePullSecrets", json!([{"name": "pull"}])),
+        ("priorityClassName", json!("system-cluster-critical")),
+        (
+            "service",
+            json!({"port": 1444, "annotations": {"example.com/pool": "a"}}),
+        ),
+        ("service", json!({"type": "NodePort"})),
+        ("service", json!({"type": "ClusterIP"})),
+        (
+            "service",
+            json!({"loadBalancerSourceRanges": ["192.0.2.0/24"], "externalTrafficPolicy": "Local"}),
+        ),
+        ("securityContext", json!({"readOnlyRootFilesystem": false})),
+        ("podSecurityContext", json!({"runAsUser": 10001, "fsGroup": 10001})),
+        (
+            "affinity",
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms":
+            [{"matchExpressions": [{"key": "kubernetes.io/arch", "operator": "Exists"}]}]}}}),
+        ),
+    ]
+}
+
+/// A change of one to three parts.
+fn some_parts(chance: &mut Chance) -> Value {
+    let parts = parts();
+    let mut spec = json!({});
+    for _ in 0..=chance.below(3) {
+        let (field, value) = chance.one_of(&parts);
+        spec[field] = value.clone();
+    }
+    spec
+}
+
+/// The merge patch that takes a change back.
+fn undo(change: &Value) -> Value {
+    let before = crate::world::instance("", &json!({}))["spec"].clone();
+    let mut spec = json!({});
+    for field in change.as_object().expect("an object").keys() {
+        spec[field] = before[field].clone();
+    }
+    json!({"spec": spec})
+}
+
+#[test]
+fn there_and_back_again_ends_where_it_began_and_the_way_does_not_matter() {
+    play(at_once((51..59).map(|seed| async move {
+        let mut dice = Chance::new(seed);
+        let change = some_parts(&mut dice);
+        let about = format!("seed {seed}, {change}");
+        println!("{about}");
+        let world = World::new(&Make::default()).await;
+        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+        world.create_instance(&json!({})).await;
+        begin(&world, &mut operator, &mut dice).await;
+        settle(&world, &mut operator, &mut dice, &mut Fair).await;
+        let before = outcome::of(&world.lock());
+        world.edit_instance(json!({"spec": change})).await;
+        settle(&world, &mut operator, &mut dice, &mut Fair).await;
+        assert_at_rest(&world, &mut operator, &about).await;
+        let changed = outcome::of(&world.lock());
+        world.edit_instance(undo(&change)).await;
+        settle(&world, &mut operator, &mut dice, &mut Fair).await;
+        assert_at_rest(&world, &mut operator, &about).await;
+        let after = outcome::of(&world.lock());
+        let differences = outcome::differences(&before, &after);
+        assert!(differences.is_empty(), "{about}, and back: {differences:#?}");
+        world.assert_sound(&about);
+        world.end().await;
+
+        let make = Make {
+            spec: change,
+            ..Make::default()
+        };
+        let fresh = World::new(&make).await;
+        let mut operator = Operator::new(&fresh, &Setup::default(), Fault::None);
+        fresh.create_instance(&make.spec).await;
+        settle(&fresh, &mut operator, &mut dice, &mut Fair).await;
+        let at_once = outcome::of(&fresh.lock());
+        let differences = outcome::differences(&changed, &at_once);
+        assert!(
+            differences.is_empty(),
+            "{about}, made so and changed to it: {differences:#?}"
+        );
+        fresh.end().await;
+    })));
+}
+
+#[test]
+fn a_new_operator_image_writes_nothing_to_a_running_instance_until_its_spec_changes() {
+    play(async {
+        let world = World::new(&Make::default()).await;
+        let mut chance = Chance::new(71);
+        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+        world.create_instance(&json!({})).await;
+        begin(&world, &mut operator, &mut chance).await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        let before = world.lock().mirror.get("deployments", "orders").cloned();
+        let newer = Setup {
+            image: "registry.example/operator:2".into(),
+            ..Setup::default()
+        };
+        operator.restart_as(&newer);
+        operator.wire.arm(Fault::None);
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        let written = writes(&operator.wire.sent());
+        assert!(written.is_empty(), "{written:#?}");
+        assert_eq!(world.lock().mirror.get("deployments", "orders").cloned(), before);
+        world
+            .edit_instance(json!({"spec": {"image": "registry.example/engine:2"}}))
+            .await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        let template = world.lock().mirror.get("deployments", "orders").expect("there")["spec"]["template"].to_string();
+        assert!(
+            template.contains("registry.example/operator:2") && template.contains("registry.example/engine:2"),
+            "{template}"
+        );
+        world.assert_sound("a new operator");
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_deployment_that_somebody_changed_is_put_right() {
+    play(async {
+        let world = World::new(&Make::default()).await;
+        let mut chance = Chance::new(72);
+        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+        world.create_instance(&json!({})).await;
+        begin(&world, &mut operator, &mut chance).await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        let before = outcome::of(&world.lock());
+        let path = world.path("apps/v1", "deployments", "orders");
+        for meddling in [json!({"spec": {"replicas": 2}}), json!({"spec": {"replicas": 0}})] {
+            world.merge(&path, meddling).await;
+            settle(&world, &mut operator, &mut chance, &mut Fair).await;
+            let differences = outcome::differences(&before, &outcome::of(&world.lock()));
+            assert!(differences.is_empty(), "{differences:#?}");
+        }
+        world.assert_sound("meddling");
+        world.end().await;
+    });
+}

@@ -1,0 +1,29 @@
+//! The operator against a real etcd and a real kube-apiserver, with a fault layer below its client.
+//!
+//! There are no nodes here and no other controllers: `rest` plays them, one explicit step at a time, so that worlds can be generated and
+//! every interleaving repeated. After every single write, whoever made it, `invariant` is checked.
+//!
+//! Needs no root. The programs come from `tests/testbed/tools/build.sh etcd kubernetes`.
+
+mod chance;
+mod invariant;
+mod mirror;
+mod operator;
+mod outcome;
+mod physics;
+mod rest;
+mod server;
+mod settle;
+mod story;
+mod wire;
+mod world;
+
+mod bad_input;
+mod controls;
+mod convergence;
+mod crashes;
+mod edits;
+mod faults;
+mod replicas;
+mod staleness;
+mod walks;

@@ -1,0 +1,309 @@
+//! One replica of the operator, driven pass by pass: its caches show what the test lets them show, its client speaks through the fault
+//! layer, and its login is answered by the machines of the world.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::storage::v1::VolumeAttachment;
+use kube::runtime::controller::Action;
+use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector;
+use kube::runtime::reflector::store::Writer;
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
+use sqledge_operator::api::SqlEdgeInstance;
+use sqledge_operator::cluster::Cluster;
+use sqledge_operator::context::{Context, Memory};
+use sqledge_operator::controller;
+use sqledge_operator::driver_class::DriverClass;
+use sqledge_operator::error::Error;
+use sqledge_operator::heartbeats::Heartbeats;
+use sqledge_operator::leader::Leadership;
+use sqledge_operator::login::{Attempt, Door, Target};
+use sqledge_operator::metrics::Metrics;
+use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
+use sqledge_operator::watch::Caches;
+
+use crate::wire::{Fault, Wire};
+use crate::world::{DRIVER, INSTANCE, State, World};
+
+/// Longer than any time after which the operator looks again or calls a Lease stale.
+const LONG: Duration = Duration::from_secs(400);
+
+/// How an operator is set up.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// What its settings say about the driver.
+    pub class: Option<DriverClass>,
+    pub fast_detach: Switch,
+    pub image: String,
+    /// Time for one call.
+    pub call: Duration,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            class: Some(DriverClass::Revoke),
+            fast_detach: Switch::Enabled,
+            image: "registry.example/operator:1".to_owned(),
+            call: Duration::from_secs(20),
+        }
+    }
+}
+
+/// How far each cache lags behind, in writes of the world.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lag {
+    pub instances: usize,
+    pub deployments: usize,
+    pub services: usize,
+    pub claims: usize,
+    pub pods: usize,
+    pub nodes: usize,
+    pub attachments: usize,
+    pub leases: usize,
+}
+
+/// How a pass ended.
+#[derive(Debug)]
+pub enum Passed {
+    /// It looks again after this time, if it does at all.
+    Again(Option<Duration>),
+    Failed(Error),
+    Crashed,
+    /// Its cache does not show the instance.
+    NothingToSee,
+}
+
+struct Writers {
+    instances: Writer<SqlEdgeInstance>,
+    deployments: Writer<Deployment>,
+    services: Writer<Service>,
+    claims: Writer<PersistentVolumeClaim>,
+    pods: Writer<Pod>,
+    nodes: Writer<Node>,
+    attachments: Writer<VolumeAttachment>,
+}
+
+/// A replica.
+pub struct Operator {
+    pub wire: Arc<Wire>,
+    pub context: Arc<Context>,
+    state: Arc<Mutex<State>>,
+    setup: Setup,
+    writers: Writers,
+}
+
+impl Operator {
+    pub fn new(world: &World, setup: &Setup, fault: Fault) -> Self {
+        Self::replica(world, setup, fault, "operator")
+    }
+
+    /// One of several.
+    pub fn replica(world: &World, setup: &Setup, fault: Fault, actor: &'static str) -> Self {
+        let wire = Wire::new(world.client.clone(), actor, world.state.clone(), fault);
+        let (context, writers) = fresh(&wire, &world.state, setup);
+        Self {
+            wire,
+            context,
+            state: world.state.clone(),
+            setup: setup.clone(),
+            writers,
+        }
+    }
+
+    /// The process ended and another one took over: nothing is remembered.
+    pub fn restart(&mut self) {
+        (self.context, self.writers) = fresh(&self.wire, &self.state, &self.setup);
+    }
+
+    /// The same with another image or other settings.
+    pub fn restart_as(&mut self, setup: &Setup) {
+        self.setup = setup.clone();
+        self.restart();
+    }
+
+    /// So much time goes by that every remembered result is old, and every Lease that is not renewed stale.
+    pub fn age(&self) {
+        self.context.heartbeats.age(LONG);
+        self.context.memory.age(LONG);
+    }
+
+    /// The watches deliver, but not more than this.
+    pub fn look(&mut self, lag: &Lag) {
+        let state = self.state.lock().expect("no panic inside");
+        let mirror = &state.mirror;
+        let then = |behind: usize| mirror.moment().saturating_sub(behind);
+        fill(
+            &mut self.writers.instances,
+            mirror.list_as_of("sqledgeinstances", then(lag.instances)),
+            |_| true,
+        );
+        fill(
+            &mut self.writers.deployments,
+            mirror.list_as_of("deployments", then(lag.deployments)),
+            is_ours,
+        );
+        fill(
+            &mut self.writers.services,
+            mirror.list_as_of("services", then(lag.services)),
+            is_ours,
+        );
+        fill(
+            &mut self.writers.claims,
+            mirror.list_as_of("persistentvolumeclaims", then(lag.claims)),
+            is_ours,
+        );
+        fill(
+            &mut self.writers.pods,
+            mirror.list_as_of("pods", then(lag.pods)),
+            is_ours,
+        );
+        fill(
+            &mut self.writers.nodes,
+            mirror.list_as_of("nodes", then(lag.nodes)),
+            |_| true,
+        );
+        fill(
+            &mut self.writers.attachments,
+            mirror.list_as_of("volumeattachments", then(lag.attachments)),
+            |_| true,
+        );
+        let leases: Vec<Lease> = mirror.list_as_of("leases", then(lag.leases));
+        for lease in leases {
+            let version = lease.resource_version().unwrap_or_default();
+            self.context.heartbeats.saw(&lease.name_any(), &version);
+        }
+    }
+
+    /// One pass on what the caches show.
+    pub async fn pass(&self) -> Passed {
+        let state = self.context.caches.instances.state();
+        let Some(instance) = state.iter().find(|instance| instance.name_any() == INSTANCE) else {
+            return Passed::NothingToSee;
+        };
+        tokio::select! {
+            biased;
+            () = self.wire.crashed.notified() => Passed::Crashed,
+            result = Box::pin(controller::pass(instance.clone(), self.context.clone())) => match result {
+                Ok(action) => Passed::Again(requeue(&action)),
+                Err(error) => Passed::Failed(error),
+            },
+        }
+    }
+}
+
+/// `Action` does not show its field, but its text does: `Some(1.5s)`.
+fn requeue(action: &Action) -> Option<Duration> {
+    let text = format!("{action:?}");
+    let value = text.split_once("Some(")?.1.split_once(')')?.0;
+    let (number, unit) = value.split_at(value.find(char::is_alphabetic)?);
+    let scale = match unit {
+        "s" => 1.0,
+        "ms" => 1e-3,
+        "µs" => 1e-6,
+        "ns" => 1e-9,
+        _ => panic!("an unknown unit in {text}"),
+    };
+    Some(Duration::from_secs_f64(
+        number.parse::<f64>().expect("a number") * scale,
+    ))
+}
+
+fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Context>, Writers) {
+    let (instances, instances_writer) = reflector::store();
+    let (deployments, deployments_writer) = reflector::store();
+    let (services, services_writer) = reflector::store();
+    let (claims, claims_writer) = reflector::store();
+    let (pods, pods_writer) = reflector::store();
+    let (nodes, nodes_writer) = reflector::store();
+    let (attachments, attachments_writer) = reflector::store();
+    let (_, leadership) = Leadership::always();
+    let reporter = Reporter {
+        controller: "sqledge-operator".into(),
+        instance: Some("operator-0".into()),
+    };
+    let driver_classes = setup.class.map(|class| (DRIVER.to_owned(), class));
+    let context = Context {
+        cluster: Cluster::new(wire.client(), setup.call),
+        caches: Caches::of(instances, deployments, services, claims, pods, nodes, attachments),
+        heartbeats: Arc::new(Heartbeats::default()),
+        door: Arc::new(Doors(state.clone())),
+        settings: Settings {
+            driver_classes: driver_classes.into_iter().collect(),
+            fast_detach: setup.fast_detach,
+            ..Settings::default()
+        },
+        identity: Identity {
+            pod_name: "operator-0".into(),
+            namespace: "default".into(),
+            image: setup.image.clone(),
+        },
+        timing: Timing {
+            // only `age` makes a Lease stale, however slow this machine is
+            node_lease_stale: Duration::from_secs(300),
+            detach_fallback: Duration::from_millis(1),
+            call: setup.call,
+            ..Timing::default()
+        },
+        leadership,
+        metrics: Arc::new(Metrics::default()),
+        recorder: Recorder::new(wire.client(), reporter),
+        memory: Memory::default(),
+    };
+    let writers = Writers {
+        instances: instances_writer,
+        deployments: deployments_writer,
+        services: services_writer,
+        claims: claims_writer,
+        pods: pods_writer,
+        nodes: nodes_writer,
+        attachments: attachments_writer,
+    };
+    (Arc::new(context), writers)
+}
+
+/// The watches of the operator ask for this label.
+fn is_ours<K: Resource>(object: &K) -> bool {
+    let label = object.labels().get("app.kubernetes.io/managed-by");
+    label.is_some_and(|manager| manager == "sqledge-operator")
+}
+
+fn fill<K>(writer: &mut Writer<K>, objects: Vec<K>, shows: impl Fn(&K) -> bool)
+where
+    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + 'static,
+{
+    writer.apply_watcher_event(&Event::Init);
+    for object in objects.into_iter().filter(shows) {
+        writer.apply_watcher_event(&Event::InitApply(object));
+    }
+    writer.apply_watcher_event(&Event::InitDone);
+}
+
+/// The login, answered by the engine that really runs at that address, if it can be reached.
+struct Doors(Arc<Mutex<State>>);
+
+impl Door for Doors {
+    fn login(&self, target: Target) -> BoxFuture<'_, Attempt> {
+        let state = self.0.lock().expect("no panic inside");
+        let runs = state
+            .physics
+            .containers
+            .values()
+            .any(|container| container.address == target.host && state.physics.machine(&container.node).reachable);
+        let attempt = if runs {
+            Attempt::Succeeded {
+                version: "16.0.1000.6".into(),
+            }
+        } else {
+            Attempt::NoAnswer("no answer within 2 s".into())
+        };
+        Box::pin(std::future::ready(attempt))
+    }
+}

@@ -1,0 +1,228 @@
+//! Faults that a database is expected to survive: its process killed, its pod deleted, its node powered off.
+
+use e2e::{Error, Lab, Result, error::ensure, instance::condition, until, wait::Seen};
+use jiff::{Timestamp, Unit};
+use serde_json::{Value, json};
+
+use crate::{
+    account,
+    report::{Conditions, Report, Sample},
+    say,
+    subject::{Serving, Subject, Variant},
+    writer::Writer,
+};
+
+/// Every attempt of so many seconds must have been acknowledged before a fault counts as over.
+const CALM: f64 = 3.0;
+/// How long is waited for a recovery from a fault that leaves the node alive, or of ours from any.
+const LIMIT: u64 = 300;
+
+/// What is done to a database.
+type Hurt = fn(&Subject, &Serving) -> Result<()>;
+
+/// Process killed and pod deleted, one database after the other. They are made together, because making them takes longest.
+pub fn pods(lab: &Lab, variant: Variant, samples: usize, report: &mut Report) -> Result<()> {
+    let prefix = if variant == Variant::Operator { "ours" } else { "vendor" };
+    let names = (1..=samples).map(|number| format!("{prefix}-pod-{number}"));
+    let subjects = names
+        .map(|name| Subject::create(lab, variant, &name))
+        .collect::<Result<Vec<_>>>()?;
+    for subject in &subjects {
+        subject.await_serving(180, None)?;
+    }
+    let faults: [(&str, Hurt); 2] = [
+        ("process killed", |subject, serving| subject.kill_engine(serving)),
+        ("pod deleted", |subject, serving| subject.delete_pod(serving)),
+    ];
+    for (fault, hurt) in faults {
+        let conditions = Conditions::now(&lab.programs().checkout);
+        let mut found = Vec::new();
+        for subject in &subjects {
+            let sample = once(subject, |serving| hurt(subject, serving))?;
+            tell(fault, variant, &sample);
+            found.push(sample);
+        }
+        report.put(fault, variant.name(), &conditions, found);
+    }
+    subjects.into_iter().try_for_each(Subject::destroy)
+}
+
+/// The kubelet waits longer before each restart of one container: the same process killed again and again.
+pub fn back_off(lab: &Lab, times: usize, report: &mut Report) -> Result<()> {
+    let subject = Subject::create_serving(lab, Variant::Operator, "ours-back-off")?;
+    let conditions = Conditions::now(&lab.programs().checkout);
+    let mut found = Vec::new();
+    for _ in 0..times {
+        let sample = once(&subject, |serving| subject.kill_engine(serving))?;
+        tell("process killed again", Variant::Operator, &sample);
+        found.push(sample);
+    }
+    report.put(
+        "process killed again and again, one pod",
+        Variant::Operator.name(),
+        &conditions,
+        found,
+    );
+    subject.destroy()
+}
+
+/// The node powered off and on again, as often as wanted.
+pub fn nodes(lab: &Lab, samples: usize, report: &mut Report) -> Result<()> {
+    let subject = Subject::create_serving(lab, Variant::Operator, "ours-node")?;
+    let conditions = Conditions::now(&lab.programs().checkout);
+    let mut found = Vec::new();
+    for _ in 0..samples {
+        await_everything_ready(lab)?;
+        let serving = subject.await_serving(60, None)?;
+        let beside = json!({"node": serving.node, "also_on_it": beside(lab, &serving)?, "address_announced_by": announcer(&subject)?});
+        let mut sample = once(&subject, |serving| Ok(lab.bed().node(&serving.node)?.power_off()?))?;
+        sample.remark = beside;
+        tell("node powered off", Variant::Operator, &sample);
+        found.push(sample);
+        lab.restore()?;
+    }
+    report.put("node powered off", Variant::Operator.name(), &conditions, found);
+    await_everything_ready(lab)?;
+    subject.destroy()
+}
+
+/// Clients write; something happens; they write again; everything is read back.
+fn once(subject: &Subject, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<Sample> {
+    let before = subject.await_serving(60, None)?;
+    let writer = Writer::start(subject, "50ms")?;
+    let at = Timestamp::now();
+    hurt(&before)?;
+    let back = subject
+        .await_serving(LIMIT, Some(&before))
+        .and_then(|_| writer.await_calm(LIMIT, CALM));
+    let outage = writer.outage(at)?;
+    let (seconds, remark) = match back {
+        Ok(()) => {
+            ensure(outage.recovered, || {
+                format!("clients write and the log does not show it: {outage:?}")
+            })?;
+            (Some(outage.seconds), Value::Null)
+        }
+        Err(error @ Error::Timeout { .. }) => (
+            None,
+            json!({"not_recovered": error.to_string(), "state": account::of(subject, at)?}),
+        ),
+        Err(error) => return Err(error),
+    };
+    let record = record(subject, at, outage.to.as_ref().map(|back| back.wall))?;
+    let rows = writer.finish()?;
+    Ok(Sample {
+        outage: seconds,
+        rows,
+        record,
+        remark,
+    })
+}
+
+/// The operator's record of what it did about a fault, with its times counted from the fault; null if it had nothing to do.
+fn record(subject: &Subject, at: Timestamp, back: Option<Timestamp>) -> Result<Value> {
+    let record = subject.record()?;
+    let after = |time: &Value| {
+        time.as_str()
+            .and_then(|text| text.parse::<Timestamp>().ok())
+            .map(|time| seconds(at, time))
+    };
+    let Some(started) = after(&record["startedAt"]).filter(|started| *started > -1.0) else {
+        return Ok(Value::Null);
+    };
+    let phases = record["phases"].as_array().into_iter().flatten();
+    let phases: Vec<Value> = phases
+        .map(|phase| json!({"name": phase["name"], "milliseconds": phase["milliseconds"]}))
+        .collect();
+    Ok(json!({
+        "reason": record["reason"], "evidence": record["evidence"], "from": record["fromNode"], "to": record["toNode"],
+        "started_after_fault_seconds": started,
+        "ended_after_fault_seconds": after(&record["endedAt"]),
+        "clients_back_after_fault_seconds": back.map(|back| seconds(at, back)),
+        "phases": phases,
+    }))
+}
+
+fn seconds(from: Timestamp, to: Timestamp) -> f64 {
+    let seconds = (to - from).total(Unit::Second).unwrap_or_default();
+    (seconds * 1000.0).round() / 1000.0
+}
+
+/// What loses power together with the database.
+fn beside(lab: &Lab, serving: &Serving) -> Result<Vec<String>> {
+    let on_it = format!("--field-selector=spec.nodeName={}", serving.node);
+    let path = "--output=jsonpath={range .items[*]}{.metadata.name}{\"\\n\"}{end}";
+    let names = lab.kubectl(&["get", "pods", "--all-namespaces", &on_it, path])?;
+    let leader = e2e::operator::leader(lab)?;
+    let others = names.lines().filter(|name| *name != serving.pod);
+    Ok(others
+        .map(|name| {
+            if leader == name {
+                format!("{name} (leads)")
+            } else {
+                name.to_owned()
+            }
+        })
+        .collect())
+}
+
+/// The balancer's last word on who answers for the database's address.
+fn announcer(subject: &Subject) -> Result<Option<String>> {
+    let words = [
+        "get",
+        "events",
+        "--namespace",
+        &subject.namespace,
+        "--field-selector=reason=nodeAssigned",
+        "--sort-by=.lastTimestamp",
+        "--output=json",
+    ];
+    let events: Value =
+        serde_json::from_str(&subject.lab.kubectl(&words)?).map_err(Error::malformed("a list of events"))?;
+    Ok(events["items"]
+        .as_array()
+        .and_then(|events| events.last())
+        .and_then(|event| event["message"].as_str())
+        .map(str::to_owned))
+}
+
+/// Waits until all that a fault has torn down is whole again, so that samples do not depend on each other.
+pub fn await_everything_ready(lab: &Lab) -> Result<()> {
+    until(180, "all pods of the cluster are ready", || {
+        let pods = lab.list("pods", "--all-namespaces", "")?;
+        let whole = |pod: &&Value| {
+            let ready = condition(pod, "Ready").is_some_and(|ready| ready.status == "True");
+            pod["metadata"]["deletionTimestamp"].is_null() && (ready || pod["status"]["phase"] == "Succeeded")
+        };
+        let waiting: Vec<&Value> = pods
+            .iter()
+            .filter(|pod| !whole(pod))
+            .map(|pod| &pod["metadata"]["name"])
+            .collect();
+        Ok(if waiting.is_empty() {
+            Seen::There(())
+        } else {
+            Seen::NotYet(format!("not ready: {waiting:?}"))
+        })
+    })
+}
+
+fn tell(fault: &str, variant: Variant, sample: &Sample) {
+    let outage = sample
+        .outage
+        .map_or("not recovered".to_owned(), |seconds| format!("{seconds:.2} s"));
+    let rows = sample.rows;
+    say(&format!(
+        "  {fault}, {}: {outage}; {} rows acknowledged, {} lost, {} wrong",
+        variant.name(),
+        rows.acknowledged,
+        rows.lost,
+        rows.wrong
+    ));
+    if !sample.record.is_null() {
+        say(&format!("    {}", sample.record));
+    }
+    if !sample.remark.is_null() {
+        say(&format!("    {}", sample.remark));
+    }
+}

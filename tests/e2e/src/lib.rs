@@ -1,0 +1,26 @@
+//! The operator on a real cluster: what the demo and the end-to-end tests are written in.
+//!
+//! Everything goes through the programs a user has: kubectl, helm, the `testbed` and the `oracle`. Nothing here knows how the
+//! operator works inside; what it did is read from the API server's audit log and from the storage host's log.
+
+pub mod clients;
+pub mod error;
+pub mod harness;
+pub mod instance;
+pub mod lab;
+pub mod operator;
+pub mod programs;
+pub mod rights;
+pub mod timeline;
+pub mod volume;
+pub mod wait;
+pub mod watch;
+
+pub use crate::{
+    clients::Clients,
+    error::{Error, Result},
+    instance::Instance,
+    lab::Lab,
+    programs::Programs,
+    wait::until,
+};

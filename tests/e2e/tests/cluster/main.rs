@@ -1,0 +1,56 @@
+//! The operator on a real cluster, fault by fault; the list is that of docs and issue. `make test-e2e` runs them.
+
+mod children;
+mod controls;
+mod deletion;
+mod delivery;
+mod inputs;
+mod nodes;
+mod pods;
+mod rights;
+mod survival;
+
+use std::process::ExitCode;
+
+use e2e::harness::{Test, main as run};
+
+macro_rules! tests {
+    ($together:literal: $($module:ident :: $name:ident),* $(,)?) => {
+        [$(Test { name: stringify!($name), run: $module::$name, together: $together }),*]
+    };
+}
+
+/// These leave nodes, storage and the operator alone. The longest come first.
+const TOGETHER: [Test; 11] = tests![true:
+    inputs::each_bad_input_is_told_with_its_field_and_recovers_when_it_is_put_right,
+    pods::a_hung_engine_is_restarted_in_place,
+    children::a_resource_becomes_a_database_behind_an_address,
+    pods::a_deleted_pod_is_replaced_after_a_clean_stop,
+    pods::a_force_deleted_pod_never_makes_two_writers,
+    pods::a_deployment_scaled_to_two_is_put_right_and_nothing_is_killed,
+    pods::a_rollout_restart_keeps_one_writer,
+    pods::a_killed_engine_is_restarted_in_place,
+    pods::an_engine_that_is_shut_down_by_a_client_comes_back,
+    deletion::a_deleted_resource_leaves_its_data_and_a_new_one_adopts_it,
+    deletion::with_policy_delete_the_data_goes_too,
+];
+
+/// In this order: what judges the audit log of all of them comes last.
+const ALONE: [Test; 11] = tests![false:
+    pods::a_drained_node_gives_its_database_away,
+    nodes::a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight,
+    nodes::an_unknown_driver_holds_until_a_human_confirms,
+    nodes::a_detach_that_is_held_back_keeps_the_gate_shut,
+    nodes::an_operator_killed_in_the_middle_goes_on_without_the_attachers_leader,
+    nodes::a_node_object_that_is_removed_frees_the_volume,
+    delivery::an_upgrade_restarts_no_database_and_an_uninstall_leaves_it_running,
+    controls::storage_that_lies_is_caught_by_the_oracle,
+    controls::plain_read_write_once_and_a_forced_delete_make_two_writers,
+    rights::every_right_is_used_and_none_is_missing,
+    nodes::long_a_detach_held_back_for_three_minutes_keeps_the_gate_shut,
+];
+
+fn main() -> ExitCode {
+    let all: Vec<Test> = TOGETHER.into_iter().chain(ALONE).collect();
+    run("e2e", &all)
+}

@@ -1,0 +1,236 @@
+//! Faults that leave the node alive.
+
+use std::{
+    io::Read,
+    process::{Child, Stdio},
+};
+
+use e2e::{
+    Result,
+    error::{Error, ensure},
+    harness::Stage,
+    until,
+    wait::Seen,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::survival::Watched;
+
+/// Deletes the pod in some way, and waits for another one; yields what the old engine said to its end.
+fn replace(stage: &Stage, name: &str, spec: &str, words: &[&str]) -> Result<String> {
+    let mut watched = Watched::create(stage, name, spec)?;
+    let old = watched.instance.pod_name()?;
+    let last_words = LastWords::of(stage, &old)?;
+    let fault = Timestamp::now();
+    stage.lab.kubectl(
+        &[
+            &["delete", "pod", &old, "--namespace", &stage.namespace, "--wait=false"],
+            words,
+        ]
+        .concat(),
+    )?;
+    watched.instance.await_ready_without(&old, 60)?;
+    let outage = watched.outage(fault, 60)?;
+    stage.note(&format!("clients could not write for {outage:.1} s"));
+    until(10, "the failover is recorded with its proof", || {
+        let last = watched.instance.resource()?["status"]["lastFailover"].clone();
+        let proven = last["evidence"].as_array().is_some_and(|evidence| !evidence.is_empty());
+        Ok(if proven {
+            Seen::There(())
+        } else {
+            Seen::NotYet(last.to_string())
+        })
+    })?;
+    watched.check()?;
+    last_words.read()
+}
+
+/// An engine's log, followed until its container ends: the file itself goes with the pod.
+struct LastWords(Child);
+
+impl LastWords {
+    fn of(stage: &Stage, pod: &str) -> Result<Self> {
+        let mut command = stage.lab.bed().command("cp")?;
+        command.arg(stage.lab.bed().layout().tool("kubectl"));
+        command.args([
+            "logs",
+            "--follow",
+            "--container=engine",
+            "--namespace",
+            &stage.namespace,
+            pod,
+        ]);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        command.spawn().map(Self).map_err(Error::file("start", "kubectl"))
+    }
+
+    fn read(mut self) -> Result<String> {
+        let mut text = String::new();
+        let mut output = self.0.stdout.take().expect("standard output was asked for");
+        output
+            .read_to_string(&mut text)
+            .map_err(Error::file("read", "the engine's log"))?;
+        let _ = self.0.wait();
+        Ok(text)
+    }
+}
+
+impl Drop for LastWords {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+pub fn a_deleted_pod_is_replaced_after_a_clean_stop(stage: &Stage) -> Result<()> {
+    // long enough that a stop which is cut short would show
+    let spec = "env:\n- name: STANDIN_STOP_SECONDS\n  value: \"2\"";
+    let said = replace(stage, "deleted", spec, &[])?;
+    // the stand-in's last line, after its checkpoint
+    let clean = said.contains("SQL Server shutdown has been initiated") && !said.contains("checkpoint of database");
+    ensure(clean, || {
+        format!("the old engine was not stopped cleanly; it said:\n{said}")
+    })
+}
+
+pub fn a_force_deleted_pod_never_makes_two_writers(stage: &Stage) -> Result<()> {
+    replace(stage, "forced", "", &["--grace-period=0", "--force"]).map(drop)
+}
+
+pub fn a_deployment_scaled_to_two_is_put_right_and_nothing_is_killed(stage: &Stage) -> Result<()> {
+    let mut watched = Watched::create(stage, "scaled", "")?;
+    let pod = watched.instance.pod_name()?;
+    let before = restarts(&watched.instance.pod()?);
+    let fault = Timestamp::now();
+    stage.lab.kubectl(&[
+        "scale",
+        "deployment",
+        "scaled",
+        "--replicas=2",
+        "--namespace",
+        &stage.namespace,
+    ])?;
+    until(30, "one replica again, and one pod", || {
+        let replicas = watched.instance.child("deployment", "scaled")?["spec"]["replicas"].clone();
+        let pods = watched.instance.pods()?.len();
+        Ok(if replicas == 1 && pods == 1 {
+            Seen::There(())
+        } else {
+            Seen::NotYet(format!("{replicas} replicas, {pods} pods"))
+        })
+    })?;
+    let outage = watched.outage(fault, 30)?;
+    ensure(outage < 2.0, || {
+        format!("clients could not write for {outage:.1} s although nothing had to stop")
+    })?;
+    let same = watched.instance.pod_name()? == pod && restarts(&watched.instance.pod()?) == before;
+    ensure(same, || "the serving pod was replaced or restarted".to_owned())?;
+    watched.check()
+}
+
+pub fn a_rollout_restart_keeps_one_writer(stage: &Stage) -> Result<()> {
+    let mut watched = Watched::create(stage, "rolled", "")?;
+    let fault = Timestamp::now();
+    stage.lab.kubectl(&[
+        "rollout",
+        "restart",
+        "deployment/rolled",
+        "--namespace",
+        &stage.namespace,
+    ])?;
+    // to restart is what was asked for; the rollout must come to an end and leave one pod
+    let namespace = format!("--namespace={}", stage.namespace);
+    stage
+        .lab
+        .kubectl(&["rollout", "status", "deployment/rolled", &namespace, "--timeout=90s"])?;
+    until(60, "one pod", || Ok(watched.instance.pods()?.len() == 1))?;
+    let outage = watched.outage(fault, 60)?;
+    stage.note(&format!("clients could not write for {outage:.1} s"));
+    watched.check()
+}
+
+/// How often the pod's engine was restarted in place.
+fn restarts(pod: &Value) -> i64 {
+    pod["status"]["containerStatuses"][0]["restartCount"]
+        .as_i64()
+        .unwrap_or(-1)
+}
+
+/// Hurts the engine, and waits until it was restarted in the same pod.
+fn restart_in_place(stage: &Stage, name: &str, limit: u64, hurt: impl FnOnce(&Watched) -> Result<()>) -> Result<()> {
+    let mut watched = Watched::create(stage, name, "")?;
+    let pod = watched.instance.pod_name()?;
+    let before = restarts(&watched.instance.pod()?);
+    let fault = Timestamp::now();
+    hurt(&watched)?;
+    until(limit, "the engine was restarted", || {
+        let now = restarts(&watched.instance.pod()?);
+        Ok(if now > before {
+            Seen::There(())
+        } else {
+            Seen::NotYet(format!("{now} restarts"))
+        })
+    })?;
+    let outage = watched.outage(fault, 60)?;
+    stage.note(&format!("clients could not write for {outage:.1} s"));
+    let same = watched.instance.pod_name()?;
+    ensure(same == pod, || {
+        format!("pod {pod} was replaced by {same} although its node was well")
+    })?;
+    watched.check()
+}
+
+/// Sends a signal to the engine's parent (0) or child (1) process.
+fn signal(watched: &Watched, which: usize, signal: &str) -> Result<()> {
+    let found = watched.instance.engine_processes()?;
+    ensure(found.len() == 2, || {
+        format!("the engine is two processes, but these were found: {found:?}")
+    })?;
+    let node = watched.instance.node()?;
+    watched
+        .instance
+        .lab()
+        .bed()
+        .node(&node)?
+        .exec(&["kill", signal, &found[which]])?;
+    Ok(())
+}
+
+pub fn a_killed_engine_is_restarted_in_place(stage: &Stage) -> Result<()> {
+    restart_in_place(stage, "killed", 30, |watched| signal(watched, 0, "-KILL"))
+}
+
+pub fn a_hung_engine_is_restarted_in_place(stage: &Stage) -> Result<()> {
+    // the child holds the port: TCP connections are still accepted, by the kernel
+    restart_in_place(stage, "hung", 90, |watched| signal(watched, 1, "-STOP"))
+}
+
+pub fn an_engine_that_is_shut_down_by_a_client_comes_back(stage: &Stage) -> Result<()> {
+    restart_in_place(stage, "shut", 30, |watched| watched.clients.run("SHUTDOWN"))
+}
+
+pub fn a_drained_node_gives_its_database_away(stage: &Stage) -> Result<()> {
+    let mut watched = Watched::create(stage, "drained", "")?;
+    let (pod, node) = (watched.instance.pod_name()?, watched.instance.node()?);
+    let fault = Timestamp::now();
+    stage.lab.kubectl(&[
+        "drain",
+        &node,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--force",
+        "--timeout=120s",
+    ])?;
+    watched.instance.await_ready_without(&pod, 90)?;
+    let outage = watched.outage(fault, 60)?;
+    stage.note(&format!("clients could not write for {outage:.1} s"));
+    let now = watched.instance.node()?;
+    ensure(now != node, || {
+        format!("the database is still on the drained node {node}")
+    })?;
+    watched.check()
+}
