@@ -201,13 +201,13 @@ fn gate_operations(pod: &Pod, placement: &Placement) -> Vec<Value> {
 mod tests {
     use super::*;
 
-    fn pod(spec: Value) -> Pod {
+    fn pod(spec: &Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod")
     }
 
     #[test]
     fn opening_takes_only_our_gate_and_pins_in_the_same_patch() {
-        let pod = pod(json!({"containers": [], "nodeSelector": {"a": "b"},
+        let pod = pod(&json!({"containers": [], "nodeSelector": {"a": "b"},
             "schedulingGates": [{"name": "sqledge.io/volume-fence"}, {"name": "example.com/other"}]}));
         let operations = gate_operations(&pod, &Placement::Pinned("n1".into()));
         assert_eq!(
@@ -221,7 +221,7 @@ mod tests {
     fn avoiding_a_dead_node_adds_to_every_alternative_the_user_gave() {
         let terms = json!([{"matchExpressions": [{"key": "zone", "operator": "Exists"}]}, {"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}]);
         let pod = pod(
-            json!({"containers": [], "schedulingGates": [{"name": "sqledge.io/volume-fence"}],
+            &json!({"containers": [], "schedulingGates": [{"name": "sqledge.io/volume-fence"}],
             "affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}}}),
         );
         let operations = gate_operations(&pod, &Placement::Avoiding(vec!["n1".into()]));
@@ -233,7 +233,7 @@ mod tests {
 
     #[test]
     fn avoiding_works_without_any_affinity_and_nothing_to_avoid_changes_nothing() {
-        let pod = pod(json!({"containers": [], "schedulingGates": [{"name": "sqledge.io/volume-fence"}]}));
+        let pod = pod(&json!({"containers": [], "schedulingGates": [{"name": "sqledge.io/volume-fence"}]}));
         let operations = gate_operations(&pod, &Placement::Avoiding(vec!["n1".into(), "n2".into()]));
         let not = |node: &str| json!({"key": "metadata.name", "operator": "NotIn", "values": [node]});
         assert_eq!(

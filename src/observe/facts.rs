@@ -251,7 +251,7 @@ mod tests {
 
     use super::*;
 
-    fn a_volume(source: serde_json::Value) -> PersistentVolume {
+    fn a_volume(source: &serde_json::Value) -> PersistentVolume {
         let mut spec = json!({"capacity": {"storage": "1Gi"}});
         spec.as_object_mut()
             .expect("a map")
@@ -262,7 +262,7 @@ mod tests {
     #[test]
     fn what_a_detach_proves_depends_on_volume_driver_and_declaration() {
         let declared = BTreeMap::from([("disk.example.com".to_owned(), DriverClass::Revoke)]);
-        let csi = a_volume(json!({"csi": {"driver": "disk.example.com", "volumeHandle": "v"}}));
+        let csi = a_volume(&json!({"csi": {"driver": "disk.example.com", "volumeHandle": "v"}}));
         let attaches = |attach: Option<bool>| -> CSIDriver {
             serde_json::from_value(
                 json!({"metadata": {"name": "disk.example.com"}, "spec": {"attachRequired": attach}}),
@@ -279,15 +279,15 @@ mod tests {
             "there is no attachment to be gone"
         );
         assert_eq!(
-            class(&a_volume(json!({"hostPath": {"path": "/x"}})), None),
+            class(&a_volume(&json!({"hostPath": {"path": "/x"}})), None),
             DriverClass::Local
         );
         assert_eq!(
-            class(&a_volume(json!({"local": {"path": "/x"}})), None),
+            class(&a_volume(&json!({"local": {"path": "/x"}})), None),
             DriverClass::Local
         );
         assert_eq!(
-            class(&a_volume(json!({"nfs": {"path": "/x", "server": "s"}})), None),
+            class(&a_volume(&json!({"nfs": {"path": "/x", "server": "s"}})), None),
             DriverClass::Unknown
         );
     }

@@ -35,6 +35,8 @@ pub struct Verdict {
     pub acknowledged: usize,
     /// Rows that are stored.
     pub stored: usize,
+    /// Rows that were acknowledged and are not stored.
+    pub lost: Vec<serde_json::Value>,
     /// Everything else, for a message.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,

@@ -159,7 +159,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         rows_after_pod: after_pod.rows,
         rows_after_node: after_node.rows,
         rows_acknowledged: verdict.acknowledged,
-        rows_lost: 0,
+        rows_lost: verdict.lost.len(),
         address_before,
         address_after,
         node_before,
