@@ -14,7 +14,7 @@ use crate::instance::Instance;
 use crate::password;
 use crate::plan::Step;
 use crate::scene::Holder;
-use crate::world::{HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World};
+use crate::world::{AVOID_NODES, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World};
 
 /// Carries out the steps, in order; the first error ends it, the next pass begins anew.
 pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Result<()> {
@@ -117,6 +117,12 @@ async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_r
         // a refusal holds as long as the volume stays with that node
         if node.is_none() {
             annotations.remove(PIN_REFUSED);
+        }
+        let lost = world.scene.lost_nodes();
+        if node.is_none() && !lost.is_empty() {
+            annotations.insert(AVOID_NODES.into(), lost.join(","));
+        } else {
+            annotations.remove(AVOID_NODES);
         }
         annotations.insert(HOLDER_POD.into(), pod.clone());
         match node {

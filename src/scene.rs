@@ -2,7 +2,7 @@
 //! Pure data; `observe` fills it, `failover` reads it. Durations come from the operator's monotonic clock and never from
 //! comparing the clocks of two machines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::cluster::Judged;
@@ -50,6 +50,8 @@ pub struct Claim {
     pub holder_node_is_provided: bool,
     /// The kubelet reported every container of the holder as ended, before the pod's object went.
     pub holder_stopped: bool,
+    /// Nodes that gave no sign of life when the holder was recorded.
+    pub avoid: Vec<String>,
     /// A node that a pinned pod could not be placed on; it is not tried again for this holder.
     pub pin_refused: Option<String>,
 }
@@ -207,6 +209,14 @@ impl Scene {
             .map(String::as_str)
             .filter(|name| self.pulse(name) == Pulse::Silent)
             .collect()
+    }
+
+    /// Nodes on which an earlier engine may still run, although it can write no more: a pod that is placed there would give it the volume back.
+    pub fn lost_nodes(&self) -> Vec<String> {
+        let holder = self.claim.holder.as_ref().and_then(|holder| holder.node.as_deref());
+        let holder = holder.filter(|node| self.pulse(node) != Pulse::Alive);
+        let lost: BTreeSet<&str> = self.silent_nodes().into_iter().chain(holder).collect();
+        lost.into_iter().map(str::to_owned).collect()
     }
 
     /// Whether the node says that the volume is in use.

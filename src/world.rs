@@ -18,6 +18,9 @@ pub const HOLDER_NODE: &str = "sqledge.io/holder-node";
 /// Annotation on the claim: whether that node is a machine of a cloud provider (has a `spec.providerID`); read when its Node object
 /// is gone and can tell no more.
 pub const HOLDER_NODE_PROVIDED: &str = "sqledge.io/holder-node-provided";
+/// Annotation on the claim: nodes, separated by commas, that gave no sign of life when the holder was let at the volume. An old engine may
+/// still run there, so the holder must not be placed there, whoever opens its gate and whatever that operator remembers.
+pub const AVOID_NODES: &str = "sqledge.io/avoid-nodes";
 /// Annotation on the claim: node that a pinned pod could not be placed on.
 pub const PIN_REFUSED: &str = "sqledge.io/pin-refused";
 

@@ -93,7 +93,8 @@ pub struct FailoverRecord {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub evidence: Vec<String>,
 
-    /// When the operator began.
+    /// When it began. For a node that fell silent that is its last heartbeat: the fault itself came later, by up to the
+    /// 10 s between two heartbeats.
     #[schemars(schema_with = "schema::bare::<MicroTime>")]
     pub started_at: MicroTime,
 
@@ -102,7 +103,7 @@ pub struct FailoverRecord {
     #[schemars(schema_with = "schema::bare::<MicroTime>")]
     pub ended_at: Option<MicroTime>,
 
-    /// From beginning to end.
+    /// From beginning to end; longer than what clients saw by as much as `startedAt` is earlier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub duration_milliseconds: Option<i64>,
 

@@ -1,6 +1,6 @@
 //! Where the next pod may go, and what becomes of one that finds no place. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::verdict::{Act, Placement, STEADY, State, Verdict, acting, waiting};
@@ -100,6 +100,10 @@ pub(super) fn hostname(scene: &Scene, node: &str) -> Option<String> {
     scene.nodes.get(node)?.labels.get("kubernetes.io/hostname").cloned()
 }
 
+/// Silent nodes, and those that were when the volume was taken from one of them: an operator that has just started knows of none.
 pub(super) fn avoiding(scene: &Scene) -> Placement {
-    Placement::Avoiding(scene.silent_nodes().into_iter().map(str::to_owned).collect())
+    let silent = scene.silent_nodes().into_iter();
+    let recorded = scene.claim.avoid.iter().map(String::as_str);
+    let nodes: BTreeSet<&str> = silent.chain(recorded).collect();
+    Placement::Avoiding(nodes.into_iter().map(str::to_owned).collect())
 }

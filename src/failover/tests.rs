@@ -87,6 +87,7 @@ fn scene() -> Scene {
             holder: None,
             holder_node_is_provided: true,
             holder_stopped: false,
+            avoid: Vec::new(),
             pin_refused: None,
         },
         volume: Some(Volume {
@@ -469,6 +470,24 @@ fn the_gate_stays_shut_until_attachment_and_volumes_attached_are_both_gone() {
     assert_eq!(
         (verdict.act, verdict.evidence),
         (Some(recorded("new", None)), Some(Evidence::StorageRevoked))
+    );
+}
+
+#[test]
+fn an_operator_that_remembers_nothing_still_keeps_the_next_pod_off_the_node_that_was_lost() {
+    // the volume was taken from n1 and the record written; then another operator took over, to which n1 still looks alive
+    let mut scene = scene().with(gated("new")).held_by("new", None);
+    scene.claim.avoid = vec!["n1".into()];
+    let placement = match decide(&scene).act {
+        Some(Act::OpenGate { placement, .. }) => placement,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(placement, Placement::Avoiding(vec!["n1".into()]));
+    assert_eq!(after_eviction().lost_nodes(), ["n1"]);
+    assert_eq!(
+        dead_node().without_node("n1").lost_nodes(),
+        ["n1"],
+        "its object may come back, and its engine with it"
     );
 }
 

@@ -14,7 +14,9 @@ use crate::driver_class::{self, DriverClass};
 use crate::heartbeats::Heartbeats;
 use crate::instance::Instance;
 use crate::scene::{Attachment, Claim, Holder, NodeFacts, NodeReady, PodFacts, Volume};
-use crate::world::{HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, annotation, is_finished, is_gated};
+use crate::world::{
+    AVOID_NODES, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, annotation, is_finished, is_gated,
+};
 
 /// Label by which a pin sends a pod back to a node.
 const HOSTNAME: &str = "kubernetes.io/hostname";
@@ -51,6 +53,10 @@ pub fn claim(
         holder_stopped: claim
             .and_then(holder)
             .is_some_and(|holder| heartbeats.has_stopped(&holder.pod)),
+        avoid: claim
+            .and_then(|claim| annotation(claim, AVOID_NODES))
+            .map(|nodes| nodes.split(',').map(str::to_owned).collect())
+            .unwrap_or_default(),
         pin_refused: claim
             .and_then(|claim| annotation(claim, PIN_REFUSED))
             .map(str::to_owned),

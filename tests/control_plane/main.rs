@@ -23,6 +23,7 @@ mod controls;
 mod convergence;
 mod crashes;
 mod edits;
+mod evidence;
 mod faults;
 mod replicas;
 mod staleness;

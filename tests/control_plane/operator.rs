@@ -29,6 +29,7 @@ use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
 use sqledge_operator::watch::Caches;
 
+use crate::chance::Chance;
 use crate::wire::{Fault, Wire};
 use crate::world::{DRIVER, INSTANCE, State, World};
 
@@ -179,6 +180,18 @@ impl Operator {
         for lease in leases {
             let version = lease.resource_version().unwrap_or_default();
             self.context.heartbeats.saw(&lease.name_any(), &version);
+        }
+    }
+
+    /// A turn: a pass, and as long as one has acted and the others are slow, the next one.
+    pub async fn turn(&mut self, lag: &Lag, chance: &mut Chance) -> Passed {
+        loop {
+            self.look(lag);
+            let passed = self.pass().await;
+            let acted = matches!(passed, Passed::Again(Some(after)) if after < Duration::from_millis(100));
+            if !acted || chance.percent(40) {
+                return passed;
+            }
         }
     }
 

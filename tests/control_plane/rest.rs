@@ -21,10 +21,11 @@ impl World {
         let mut steps = [0, 1, 2, 3, 4, 5, 6, 7, 8];
         chance.shuffle(&mut steps);
         let some = 3 + chance.below(steps.len() - 2);
-        self.steps(&steps[..some]).await || self.steps(&steps).await
+        let behind = if chance.percent(20) { chance.below(12) } else { 0 };
+        self.steps(&steps[..some], behind).await || self.steps(&steps, 0).await
     }
 
-    async fn steps(&self, steps: &[usize]) -> bool {
+    async fn steps(&self, steps: &[usize], behind: usize) -> bool {
         let (_, before) = self.hand.counts();
         for step in steps {
             match step {
@@ -32,7 +33,7 @@ impl World {
                 1 => self.bind_claim().await,
                 2 => self.schedule().await,
                 3 => self.attach().await,
-                4 => self.detach().await,
+                4 => self.detach(behind).await,
                 5 => self.balance().await,
                 number => self.kubelet(&self.node(number - 5)).await,
             }
@@ -219,7 +220,8 @@ impl World {
     }
 
     /// The detach half, and the attacher. A node that says it uses the volume is not asked to give it up: only after six minutes would it be.
-    pub async fn detach(&self) {
+    /// What nodes say may reach the controller late.
+    pub async fn detach(&self, behind: usize) {
         let attachments: Vec<Value> = self.lock().mirror.all("volumeattachments").cloned().collect();
         for attachment in attachments {
             let node = text(&attachment, "/spec/nodeName").to_owned();
@@ -228,7 +230,7 @@ impl World {
                 let wanted = {
                     let state = self.lock();
                     let needed = |pod: &Value| mentions(pod, &state.claim) && node_of(pod) == node && !is_finished(pod);
-                    state.mirror.all("pods").any(needed) || state.in_use(&node)
+                    state.mirror.all("pods").any(needed) || state.in_use(&node, behind)
                 };
                 if wanted {
                     continue;
@@ -443,9 +445,11 @@ impl World {
 }
 
 impl crate::world::State {
-    /// Whether the node says that it uses the volume.
-    pub fn in_use(&self, node: &str) -> bool {
-        let node = self.mirror.get("nodes", node);
+    /// Whether the node said, so many writes ago, that it uses the volume.
+    fn in_use(&self, node: &str, behind: usize) -> bool {
+        let then = self.mirror.moment().saturating_sub(behind);
+        let nodes: Vec<Value> = self.mirror.list_as_of("nodes", then);
+        let node = nodes.iter().find(|stored| name(stored) == node);
         let list = node.and_then(|node| node["status"]["volumesInUse"].as_array());
         list.is_some_and(|list| list.iter().any(|entry| *entry == self.unique_name()))
     }

@@ -53,8 +53,7 @@ async fn go_on(
     for turn in 0..TURNS {
         let moment = world.lock().mirror.moment();
         let lag = weather.lag(turn, moment);
-        operator.look(&lag);
-        let passed = operator.pass().await;
+        let passed = operator.turn(&lag, chance).await;
         if let Passed::Crashed = passed {
             world
                 .lock()

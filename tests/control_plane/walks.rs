@@ -158,8 +158,8 @@ async fn walk(seed: u64) {
             happen(&world, &mut chance).await;
         }
         operator.wire.arm(fault(&mut chance));
-        operator.look(&weather(&mut chance));
-        if let Passed::Crashed = operator.pass().await {
+        let lag = weather(&mut chance);
+        if let Passed::Crashed = operator.turn(&lag, &mut chance).await {
             operator.restart();
         }
         let moved = world.round(&mut chance).await;

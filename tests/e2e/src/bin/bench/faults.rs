@@ -66,29 +66,37 @@ pub fn back_off(lab: &Lab, times: usize, report: &mut Report) -> Result<()> {
     subject.destroy()
 }
 
-/// The node powered off and on again, as often as wanted.
-pub fn nodes(lab: &Lab, samples: usize, report: &mut Report) -> Result<()> {
+/// The node powered off and on again, as often as wanted; a node that `announces` the database's address, or any.
+pub fn nodes(lab: &Lab, announces: bool, samples: usize, report: &mut Report) -> Result<()> {
+    let fault = if announces {
+        "node powered off that also announced the address"
+    } else {
+        "node powered off"
+    };
     let subject = Subject::create_serving(lab, Variant::Operator, "ours-node")?;
     let conditions = Conditions::now(&lab.programs().checkout);
     let mut found = Vec::new();
     for _ in 0..samples {
         await_everything_ready(lab)?;
+        if announces {
+            move_to_announcer(&subject)?;
+        }
         let serving = subject.await_serving(60, None)?;
         let beside = json!({"node": serving.node, "also_on_it": beside(lab, &serving)?, "address_announced_by": announcer(&subject)?});
         let mut sample = once(&subject, |serving| Ok(lab.bed().node(&serving.node)?.power_off()?))?;
         sample.remark = beside;
-        tell("node powered off", Variant::Operator, &sample);
+        tell(fault, Variant::Operator, &sample);
         found.push(sample);
         lab.restore()?;
     }
-    report.put("node powered off", Variant::Operator.name(), &conditions, found);
+    report.put(fault, Variant::Operator.name(), &conditions, found);
     await_everything_ready(lab)?;
     subject.destroy()
 }
 
 /// Clients write; something happens; they write again; everything is read back.
 fn once(subject: &Subject, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<Sample> {
-    let before = subject.await_serving(60, None)?;
+    let (before, earlier) = (subject.await_serving(60, None)?, subject.record()?);
     let writer = Writer::start(subject, "50ms")?;
     let at = Timestamp::now();
     hurt(&before)?;
@@ -109,7 +117,7 @@ fn once(subject: &Subject, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<
         ),
         Err(error) => return Err(error),
     };
-    let record = record(subject, at, outage.to.as_ref().map(|back| back.wall))?;
+    let record = record(subject, at, &earlier, outage.to.as_ref().map(|back| back.wall))?;
     let rows = writer.finish()?;
     Ok(Sample {
         outage: seconds,
@@ -120,23 +128,24 @@ fn once(subject: &Subject, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<
 }
 
 /// The operator's record of what it did about a fault, with its times counted from the fault; null if it had nothing to do.
-fn record(subject: &Subject, at: Timestamp, back: Option<Timestamp>) -> Result<Value> {
+fn record(subject: &Subject, at: Timestamp, earlier: &Value, back: Option<Timestamp>) -> Result<Value> {
     let record = subject.record()?;
     let after = |time: &Value| {
         time.as_str()
             .and_then(|text| text.parse::<Timestamp>().ok())
             .map(|time| seconds(at, time))
     };
-    let Some(started) = after(&record["startedAt"]).filter(|started| *started > -1.0) else {
+    // its beginning tells nothing of which fault it is about: a silence begins with the last sign of life, before the fault
+    if record == *earlier {
         return Ok(Value::Null);
-    };
+    }
     let phases = record["phases"].as_array().into_iter().flatten();
     let phases: Vec<Value> = phases
         .map(|phase| json!({"name": phase["name"], "milliseconds": phase["milliseconds"]}))
         .collect();
     Ok(json!({
         "reason": record["reason"], "evidence": record["evidence"], "from": record["fromNode"], "to": record["toNode"],
-        "started_after_fault_seconds": started,
+        "started_after_fault_seconds": after(&record["startedAt"]),
         "ended_after_fault_seconds": after(&record["endedAt"]),
         "clients_back_after_fault_seconds": back.map(|back| seconds(at, back)),
         "phases": phases,
@@ -164,6 +173,34 @@ fn beside(lab: &Lab, serving: &Serving) -> Result<Vec<String>> {
             }
         })
         .collect())
+}
+
+/// Brings the database to the node that answers for its address, as an administrator would. A node whose speaker has just come back
+/// may take the address over meanwhile; then once more.
+fn move_to_announcer(subject: &Subject) -> Result<()> {
+    let lab = subject.lab;
+    let names: Vec<String> = lab.bed().nodes().iter().map(|node| node.id().to_string()).collect();
+    until(
+        300,
+        &format!(
+            "the database in {} is where its address is announced",
+            subject.namespace
+        ),
+        || {
+            let said = announcer(subject)?.unwrap_or_default();
+            let wanted = names.iter().find(|name| said.contains(&format!("\"{name}\"")));
+            let wanted = wanted.ok_or_else(|| Error::Broken(format!("the balancer names no node: {said}")))?;
+            let before = subject.await_serving(60, None)?;
+            if before.node == *wanted {
+                return Ok(Seen::There(()));
+            }
+            lab.only_node(wanted)?;
+            subject.delete_pod(&before)?;
+            let now = subject.await_serving(120, Some(&before))?;
+            lab.open_all_nodes()?;
+            Ok(Seen::NotYet(format!("it went to node {}", now.node)))
+        },
+    )
 }
 
 /// The balancer's last word on who answers for the database's address.

@@ -75,6 +75,8 @@ enum Part {
     VendorPods,
     /// Node powered off: ours
     Nodes,
+    /// Node powered off that also announces the database's address: ours
+    Announcer,
     /// The kubelet's back-off
     BackOff,
     /// Node powered off: the vendor's
@@ -146,7 +148,8 @@ fn run(arguments: &Arguments) -> Result<()> {
             Part::Memory => memory::measure(&lab, arguments.many, &mut report)?,
             Part::Pods => faults::pods(&lab, Variant::Operator, samples, &mut report)?,
             Part::VendorPods => faults::pods(&lab, Variant::Vendor, samples, &mut report)?,
-            Part::Nodes => faults::nodes(&lab, samples, &mut report)?,
+            Part::Nodes => faults::nodes(&lab, false, samples, &mut report)?,
+            Part::Announcer => faults::nodes(&lab, true, samples, &mut report)?,
             Part::BackOff => faults::back_off(&lab, samples, &mut report)?,
             Part::VendorNodes => vendor::node(&lab, samples, Duration::from_secs(arguments.patience), &mut report)?,
         }

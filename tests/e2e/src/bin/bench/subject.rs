@@ -178,10 +178,11 @@ impl<'a> Subject<'a> {
 
     /// Ends all processes of the engine at once, inside its node.
     pub fn kill_engine(&self, serving: &Serving) -> Result<()> {
+        // the first of them takes the others along, perhaps before the signal reaches those
         let script = format!(
             "found=; for p in /proc/[0-9]*; do grep -q 'pod{}' $p/cgroup 2>/dev/null && \
              tr '\\0' ' ' <$p/cmdline | grep -q '^/opt/mssql/bin/sqlservr' && found=\"$found ${{p#/proc/}}\"; done; \
-             [ -n \"$found\" ] && kill -KILL $found",
+             [ -n \"$found\" ] || exit 1; kill -KILL $found 2>/dev/null || true",
             serving.uid
         );
         self.lab.bed().node(&serving.node)?.exec(&["sh", "-c", &script])?;

@@ -1,0 +1,99 @@
+//! One step at a time: what is missing keeps the gate shut, and as soon as it is there the gate opens.
+
+use serde_json::json;
+
+use crate::chance::Chance;
+use crate::invariant;
+use crate::mirror::{name, text};
+use crate::operator::{Lag, Operator, Setup};
+use crate::physics::Detach;
+use crate::server::play;
+use crate::settle::begin;
+use crate::wire::Fault;
+use crate::world::{Make, World};
+
+/// A Ready instance whose pod was just force-deleted: its engine still runs on n1, its successor waits.
+async fn force_deleted(mode: &str, detach: Detach) -> (World, Operator) {
+    let make = Make {
+        detach,
+        spec: json!({"storage": {"storageClassName": "disk", "accessModes": [mode]}}),
+        ..Make::default()
+    };
+    let world = World::new(&make).await;
+    let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+    world.create_instance(&make.spec).await;
+    begin(&world, &mut operator, &mut Chance::new(91)).await;
+    let pod = world.lock().pods().remove(0);
+    world.delete(&world.pod_path(name(&pod)), Some(0)).await;
+    world.replicate().await;
+    assert_eq!(world.lock().physics.containers.len(), 1, "the engine still runs");
+    (world, operator)
+}
+
+/// The operator looks as often as it likes; the node the open gate points to, or nothing if the gate is shut.
+async fn opens(world: &World, operator: &mut Operator) -> Option<String> {
+    for _ in 0..6 {
+        operator.look(&Lag::default());
+        operator.pass().await;
+    }
+    world.assert_sound("one step at a time");
+    let pod = world.lock().pods().remove(0);
+    (!invariant::is_gated(&pod)).then(|| text(&pod, "/spec/nodeSelector/kubernetes.io~1hostname").to_owned())
+}
+
+#[test]
+fn with_read_write_once_pod_the_successor_may_go_back_to_the_node_at_once() {
+    play(async {
+        let (world, mut operator) = force_deleted("ReadWriteOncePod", Detach::Revokes).await;
+        assert_eq!(
+            opens(&world, &mut operator).await,
+            Some(world.node(1)),
+            "{}",
+            world.story()
+        );
+        world.end().await;
+    });
+}
+
+#[test]
+fn with_read_write_once_the_successor_waits_for_every_part_of_the_nodes_release() {
+    play(async {
+        let (world, mut operator) = force_deleted("ReadWriteOnce", Detach::Revokes).await;
+        let shut = async |operator: &mut Operator, why: &str| {
+            let opened = opens(&world, operator).await;
+            assert_eq!(opened, None, "{why}: {}", world.story());
+        };
+        shut(&mut operator, "the old engine runs, and the node says so").await;
+        world.heartbeat().await;
+        shut(&mut operator, "a heartbeat alone says nothing").await;
+        // the attach-detach controller has not heard yet that the volume is in use
+        world.detach(usize::MAX).await;
+        assert_eq!(
+            world.lock().mirror.all("volumeattachments").count(),
+            0,
+            "{}",
+            world.story()
+        );
+        shut(&mut operator, "detached, but the node says that it uses the volume").await;
+        // a new operator knows of no heartbeat after the release
+        operator.restart();
+        world.kubelet(&world.node(1)).await;
+        assert!(
+            world.lock().physics.containers.is_empty(),
+            "the kubelet has stopped the engine"
+        );
+        shut(
+            &mut operator,
+            "no heartbeat since this operator knows that the pod is gone",
+        )
+        .await;
+        world.heartbeat().await;
+        assert_eq!(
+            opens(&world, &mut operator).await,
+            Some(String::new()),
+            "{}",
+            world.story()
+        );
+        world.end().await;
+    });
+}
