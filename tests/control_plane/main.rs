@@ -7,6 +7,7 @@
 
 mod chance;
 mod invariant;
+mod kubelet;
 mod mirror;
 mod operator;
 mod outcome;

@@ -84,7 +84,7 @@ fn two_replicas_that_both_believe_to_lead_keep_one_writer() {
         assert_eq!(stories.len(), 3);
         at_once(stories.into_iter().flat_map(|story| {
             // events are writes too; these reach every act of each of the stories
-            (1..=14).map(move |write| play_two(story, write, AHEAD[write % AHEAD.len()]))
+            (1..=10).map(move |write| play_two(story, write, AHEAD[write % AHEAD.len()]))
         }))
         .await;
     });

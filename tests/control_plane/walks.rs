@@ -196,6 +196,6 @@ async fn walk(seed: u64) {
 fn whatever_happens_there_is_one_writer_and_in_the_end_a_database() {
     let number = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
     let first = number("SQLEDGE_SEED").unwrap_or(100);
-    let seeds = first..first + number("SQLEDGE_WALKS").unwrap_or(16);
+    let seeds = first..first + number("SQLEDGE_WALKS").unwrap_or(12);
     play(at_once(seeds.map(walk)));
 }
