@@ -31,7 +31,7 @@ IMAGES := $(SQLEDGE_CACHE)/archives
 OPERATOR_TESTS := $(filter-out control_plane,$(basename $(notdir $(wildcard tests/*.rs))))
 STANDIN_TESTS := $(basename $(notdir $(wildcard tests/standin/tests/*.rs)))
 
-.PHONY: demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \
+.PHONY: fresh demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \
 	machine programs images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench
 
 # ------------------------------------------------------------------------------------------------------------ the demo
@@ -63,8 +63,14 @@ machine: deps
 	@$(CARGO) build --quiet $(FOR) --bin testbed
 	@if [ "$(CLUSTER)" != 0 ]; then $(TESTBED) check || { echo "Without nodes, \`make test CLUSTER=0\` runs the rest." >&2; exit 1; }; fi
 
-deps:
+deps: fresh
 	@tests/e2e/deps.sh $(CLUSTER)
+
+# Cargo takes a file for built if it is older than the result, and results of all checkouts lie in one folder: a source that another
+# checkout has in another version must look new.
+fresh:
+	@mkdir -p $(CARGO_TARGET_DIR); stamp=$(CARGO_TARGET_DIR)/.checkout; \
+	[ "$$(cat $$stamp 2>/dev/null)" = "$(CURDIR)" ] || { git ls-files -z '*.rs' '*.toml' | xargs -0 touch -c; echo "$(CURDIR)" >$$stamp; }
 
 format:
 	$(CARGO) fmt --all --check
@@ -114,10 +120,10 @@ e2e: images
 	$(CARGO) test $(FOR) --test cluster -- --ignored --test-threads=1 --nocapture --skip long_
 
 # ----------------------------------------------------------------------------------------------------------- what they need
-build:
+build: fresh
 	$(CARGO) build $(FOR) --bins
 
-e2e-programs:
+e2e-programs: fresh
 	@$(CARGO) build --quiet $(FOR) --bins
 
 images: e2e-programs
