@@ -36,13 +36,14 @@ pub const DRIVERS: [Driver; 2] = [
 pub const BASE: &str = include_str!("../manifests/base.yaml");
 
 /// The storage drivers' objects.
-pub fn storage() -> String {
+pub fn storage(nodes: u8) -> String {
     let mut all = include_str!("../manifests/storage.yaml").to_owned();
     for driver in &DRIVERS {
         let one = include_str!("../manifests/storage-driver.yaml")
             .replace("@DRIVER@", driver.name)
             .replace("@CLASS@", driver.class)
             .replace("@DEFAULT@", if driver.default { "true" } else { "false" })
+            .replace("@REPLICAS@", &nodes.min(2).to_string())
             .replace("@HOST@", &format!("{STORAGE_ADDRESS}:{STORAGE_PORT}"));
         all = format!("{all}---\n{one}");
     }
@@ -147,7 +148,7 @@ metadata: {name: metallb-system}
 
     #[test]
     fn no_placeholder_is_left_in_a_manifest_and_one_class_is_the_default() {
-        let all = format!("{}{}", storage(), balancer_pool());
+        let all = format!("{}{}", storage(3), balancer_pool());
         assert!(!all.contains('@'), "{all}");
         assert_eq!(all.matches("is-default-class: \"true\"").count(), 1);
         for driver in &DRIVERS {

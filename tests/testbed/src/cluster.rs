@@ -253,7 +253,7 @@ fn install(cluster: &Testbed) -> Result<()> {
         manifests.push(addons::balancer()?);
     }
     if settings.storage {
-        manifests.push(addons::storage());
+        manifests.push(addons::storage(settings.nodes));
     }
     cluster.apply(&manifests.join("---\n"))?;
     if settings.balancer {
