@@ -261,6 +261,11 @@ impl Instance {
         labels
     }
 
+    /// Whether an object with these labels was made for this instance, by name; its UID is another matter.
+    pub fn has_labelled(&self, labels: &BTreeMap<String, String>) -> bool {
+        self.labels().iter().all(|(key, value)| labels.get(key) == Some(value))
+    }
+
     /// The labels by which Deployment and Service find the pod. A Deployment's selector can never change, so this is the
     /// least that tells instances apart.
     pub fn selector(&self) -> BTreeMap<String, String> {

@@ -88,9 +88,8 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>, freshne
     // as the API server stores it, so that what is read back is what was written
     let now = Timestamp::from_microsecond(Timestamp::now().as_microsecond()).expect("a time of today");
     let (secret, password) = password::read(context, &instance).await?;
-    let exclusive = claim.as_ref().is_some_and(facts::is_exclusive);
     let mut scene = Scene {
-        claim: facts::claim(&instance, claim.as_ref(), exclusive, &context.heartbeats),
+        claim: facts::claim(&instance, claim.as_ref(), &context.heartbeats),
         volume,
         pods: pods.iter().map(|pod| facts::pod(pod, &instance, now)).collect(),
         attachments: attachments.iter().filter_map(|a| facts::attachment(a)).collect(),

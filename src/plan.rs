@@ -144,6 +144,11 @@ fn claim(world: &World, plan: &mut Plan) {
         ),
         StorageClassFacts::Exists | StorageClassFacts::NotLookedUp => {}
     }
+    let had_volume = world
+        .resource
+        .status
+        .as_ref()
+        .and_then(|status| status.volume.as_deref());
     let Some(claim) = &world.claim else {
         if !instance.claim_is_ours {
             let message = format!(
@@ -151,12 +156,7 @@ fn claim(world: &World, plan: &mut Plan) {
             );
             return plan.problem("ClaimMissing", message);
         }
-        let lost = world
-            .resource
-            .status
-            .as_ref()
-            .and_then(|status| status.volume.as_deref());
-        if let Some(volume) = lost {
+        if let Some(volume) = had_volume {
             // a new claim would come up with an empty database that looks healthy
             let message = format!(
                 "claim {name} with volume {volume} is gone; bring that claim back (a retained volume can be bound again), or delete this \
@@ -174,12 +174,7 @@ fn claim(world: &World, plan: &mut Plan) {
         return;
     };
     if claim.metadata.deletion_timestamp.is_some() {
-        let next = if world
-            .resource
-            .status
-            .as_ref()
-            .is_some_and(|status| status.volume.is_some())
-        {
+        let next = if had_volume.is_some() {
             "bring its volume back under a claim of that name"
         } else if instance.claim_is_ours {
             "a new one is made when it is gone"
@@ -194,12 +189,7 @@ fn claim(world: &World, plan: &mut Plan) {
             format!("claim {name} belongs to SqlEdgeInstance {rival}; name another claim or delete that resource");
         return plan.problem("ClaimInUse", message);
     }
-    if instance.claim_is_ours
-        && !instance
-            .labels()
-            .iter()
-            .all(|(key, value)| claim.labels().get(key) == Some(value))
-    {
+    if instance.claim_is_ours && !instance.has_labelled(claim.labels()) {
         return conflict(plan, "PersistentVolumeClaim", name);
     }
     if let Some(claim) = Judged::of(claim).filter(|_| is_unbound_and_different(instance, claim)) {
@@ -228,10 +218,7 @@ fn claim_operations(instance: &Instance, claim: &PersistentVolumeClaim) -> Vec<V
     let mut operations = Vec::new();
     let adopted = annotation(claim, INSTANCE_UID) == Some(&instance.uid)
         && annotation(claim, VOLUME_ID).is_some()
-        && instance
-            .labels()
-            .iter()
-            .all(|(key, value)| claim.labels().get(key) == Some(value));
+        && instance.has_labelled(claim.labels());
     if !adopted {
         let mut annotations = claim.annotations().clone();
         annotations.insert(INSTANCE_UID.into(), instance.uid.clone());

@@ -39,11 +39,11 @@ pub(super) fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
     };
     if holder.pod == candidate.judged.uid {
         let Some(node) = &holder.node else {
-            return opening(scene, candidate, avoiding(scene), None);
+            return opening(scene, candidate, avoiding(scene));
         };
         // a record with a node rests on the pin: it opens this gate for that node, or not at all
         return match hostname(scene, node).filter(|_| can_go_back(scene, candidate, node)) {
-            Some(host) => opening(scene, candidate, Placement::Pinned(host), None),
+            Some(host) => opening(scene, candidate, Placement::Pinned(host)),
             None => refuse_pin(candidate, node),
         };
     }
@@ -88,7 +88,7 @@ pub(super) fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
     }
 }
 
-pub(super) fn orphaned_attachments(scene: &Scene) -> impl Iterator<Item = &str> {
+fn orphaned_attachments(scene: &Scene) -> impl Iterator<Item = &str> {
     scene
         .attachments
         .iter()
@@ -97,7 +97,7 @@ pub(super) fn orphaned_attachments(scene: &Scene) -> impl Iterator<Item = &str> 
 }
 
 /// First the record, then (in the next pass, from the record) the gate: a crash between the two leaves a record that is too careful.
-pub(super) fn record(scene: &Scene, candidate: &PodFacts, node: Option<&str>, evidence: Evidence) -> Verdict {
+fn record(scene: &Scene, candidate: &PodFacts, node: Option<&str>, evidence: Evidence) -> Verdict {
     let holder = Holder {
         pod: candidate.judged.uid.clone(),
         node: node.map(str::to_owned),
@@ -116,16 +116,11 @@ pub(super) fn record(scene: &Scene, candidate: &PodFacts, node: Option<&str>, ev
     }
 }
 
-pub(super) fn open(scene: &Scene, candidate: &PodFacts, evidence: Evidence) -> Verdict {
+fn open(scene: &Scene, candidate: &PodFacts, evidence: Evidence) -> Verdict {
     record(scene, candidate, None, evidence)
 }
 
-pub(super) fn opening(
-    scene: &Scene,
-    candidate: &PodFacts,
-    placement: Placement,
-    evidence: Option<Evidence>,
-) -> Verdict {
+fn opening(scene: &Scene, candidate: &PodFacts, placement: Placement) -> Verdict {
     let message = format!(
         "opening the gate of pod {} for claim {}",
         candidate.judged.name, scene.claim.name
@@ -134,8 +129,5 @@ pub(super) fn opening(
         pod: candidate.judged.clone(),
         placement,
     };
-    Verdict {
-        evidence,
-        ..acting(State::Opening, "Opening", message, act)
-    }
+    acting(State::Opening, "Opening", message, act)
 }

@@ -63,7 +63,7 @@ pub(super) fn refuse_pin(pod: &PodFacts, node: &str) -> Verdict {
     acting(State::Scheduling, "PinRefused", message, act)
 }
 
-pub(super) fn pod_of_record_is(scene: &Scene, pod: &PodFacts) -> bool {
+fn pod_of_record_is(scene: &Scene, pod: &PodFacts) -> bool {
     scene.claim.holder.as_ref().is_some_and(|h| h.pod == pod.judged.uid)
 }
 

@@ -107,7 +107,7 @@ pub(super) fn gone_for_good(scene: &Scene, node: &str) -> bool {
 }
 
 /// E0, and then the ordinary detach, so that the next kubelet does not run into a Multi-Attach back-off.
-pub(super) fn node_released(scene: &Scene, node: &str) -> Result<Evidence, Box<Verdict>> {
+fn node_released(scene: &Scene, node: &str) -> Result<Evidence, Box<Verdict>> {
     let claim = &scene.claim.name;
     let facts = scene.nodes.get(node);
     if !scene.is_attachable() {
@@ -130,7 +130,7 @@ pub(super) fn node_released(scene: &Scene, node: &str) -> Result<Evidence, Box<V
 }
 
 /// Without attachments there is the kubelet's word that every container ended, or that of a human.
-pub(super) fn not_attachable(scene: &Scene, node: &str) -> Result<Evidence, Box<Verdict>> {
+fn not_attachable(scene: &Scene, node: &str) -> Result<Evidence, Box<Verdict>> {
     let Some(holder) = &scene.claim.holder else {
         return Ok(Evidence::FirstStart);
     };
@@ -151,14 +151,14 @@ pub(super) fn not_attachable(scene: &Scene, node: &str) -> Result<Evidence, Box<
     Err(Box::new(waiting(State::Blocked, "ReleaseNotProvable", message, STEADY)))
 }
 
-pub(super) fn refusal(attachment: &Attachment) -> String {
+fn refusal(attachment: &Attachment) -> String {
     attachment
         .detach_error
         .as_ref()
         .map_or_else(String::new, |e| format!("; the driver answers: {e}"))
 }
 
-pub(super) fn detach(scene: &Scene, node: &str, attachment: &Attachment) -> Verdict {
+fn detach(scene: &Scene, node: &str, attachment: &Attachment) -> Verdict {
     let unique_name = scene.volume.as_ref().and_then(|v| v.unique_name.clone());
     let facts = scene.nodes.get(node);
     let message = format!(

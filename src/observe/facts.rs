@@ -29,7 +29,7 @@ pub fn holder(claim: &PersistentVolumeClaim) -> Option<Holder> {
     })
 }
 
-pub fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
+fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
     let modes = claim
         .spec
         .as_ref()
@@ -38,16 +38,11 @@ pub fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
     modes == ["ReadWriteOncePod"]
 }
 
-pub fn claim(
-    instance: &Instance,
-    claim: Option<&PersistentVolumeClaim>,
-    exclusive: bool,
-    heartbeats: &Heartbeats,
-) -> Claim {
+pub fn claim(instance: &Instance, claim: Option<&PersistentVolumeClaim>, heartbeats: &Heartbeats) -> Claim {
     Claim {
         name: instance.claim_name.clone(),
         exists: claim.is_some(),
-        exclusive,
+        exclusive: claim.is_some_and(is_exclusive),
         holder: claim.and_then(holder),
         holder_node_is_provided: claim.is_some_and(|claim| annotation(claim, HOLDER_NODE_PROVIDED) == Some("true")),
         holder_stopped: claim
@@ -102,12 +97,8 @@ fn lives_on_its_node(volume: &PersistentVolume) -> bool {
 
 /// Made from the template of a Deployment of ours: no other pod carries both our labels and our claim.
 pub fn is_ours(pod: &Pod, instance: &Instance) -> bool {
-    let labels = pod.labels();
     mentions(pod, &instance.claim_name)
-        && instance
-            .labels()
-            .iter()
-            .all(|(key, value)| labels.get(key) == Some(value))
+        && instance.has_labelled(pod.labels())
         && pod
             .owner_references()
             .iter()
