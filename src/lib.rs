@@ -29,5 +29,6 @@ pub mod scene;
 pub mod settings;
 pub mod status;
 pub mod telemetry;
+pub mod text;
 pub mod watch;
 pub mod world;
