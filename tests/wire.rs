@@ -662,14 +662,13 @@ async fn nothing_that_can_be_done_waits_for_a_login_or_an_event() {
         ..Meeting::default()
     };
     let (context, _nobody_publishes) = operator(&canned, &meeting);
-    let began = std::time::Instant::now();
-    pass(&context, &meeting).await;
+    let in_time = tokio::time::timeout(Duration::from_secs(5), pass(&context, &meeting)).await;
+    assert!(in_time.is_ok(), "the pass waits for the engine");
     let sent = canned.sent.lock().expect("no panic inside").clone();
     let deleted = sent
         .iter()
         .any(|sent| (sent.method.as_str(), &sent.path) == ("DELETE", &path));
     assert!(deleted, "{sent:#?}");
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
 }
 
 #[tokio::test]
