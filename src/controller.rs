@@ -96,7 +96,7 @@ fn on_error(instance: Arc<SqlEdgeInstance>, error: &Error, _: Arc<Context>) -> A
 /// One pass, counted and timed.
 pub async fn pass(instance: Arc<SqlEdgeInstance>, context: Arc<Context>) -> Result<Action> {
     if !context.leadership.holds() {
-        return Ok(Action::requeue(STANDBY));
+        return Ok(Action::requeue(Box::pin(stand_by(&instance, &context)).await));
     }
     #[allow(clippy::disallowed_methods)] // measures, decides nothing
     let began = Instant::now();
@@ -105,6 +105,26 @@ pub async fn pass(instance: Arc<SqlEdgeInstance>, context: Arc<Context>) -> Resu
         .metrics
         .pass(result.as_ref().err().map_or("Ok", Error::reason), began.elapsed());
     result
+}
+
+/// A replica that does not lead logs in where a node may be dead: with the node the leader may be gone, and whoever takes over must not begin with
+/// two timeouts. When to look again.
+async fn stand_by(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Duration {
+    let node = instance.status.as_ref().and_then(|status| status.node.as_deref());
+    let unchanged = node
+        .and_then(|node| context.heartbeats.of(node))
+        .map(|beat| beat.unchanged);
+    let Some(unchanged) = unchanged else { return STANDBY };
+    match context.timing.suspicion().checked_sub(unchanged) {
+        Some(until) if !until.is_zero() => until.clamp(AT_ONCE, STANDBY),
+        _ => {
+            // what goes wrong here goes wrong for the leader too, which says so
+            if let Ok(Observed::World(mut world)) = observe(context, instance).await {
+                log_in(context, &mut world).await;
+            }
+            SOON
+        }
+    }
 }
 
 async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Result<Action> {

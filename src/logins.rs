@@ -15,13 +15,14 @@ use crate::settings::{LOGIN_FAILURES, LOGIN_RETRY};
 use crate::watch::Triggers;
 
 /// A healthy engine answers well within this, so that the pass that asked can go on with the answer.
-const PATIENCE: Duration = Duration::from_millis(250);
+pub const PATIENCE: Duration = Duration::from_millis(250);
 /// Results that nobody asked about for so long are forgotten.
 const KEPT: Duration = Duration::from_secs(3600);
 
 /// The logins under way, and what came of the last ones. What is kept may be lost at any time: that costs another login.
 pub struct Logins {
     door: Arc<dyn Door>,
+    patience: Duration,
     book: Book,
     ended: mpsc::UnboundedSender<ObjectRef<SqlEdgeInstance>>,
 }
@@ -45,14 +46,16 @@ pub struct Ended {
 }
 
 impl Logins {
-    /// The logins through a door, and the stream of instances to be looked at because one of theirs ended.
-    pub fn new(door: Arc<dyn Door>) -> (Self, Triggers) {
+    /// The logins through a door, each awaited with so much patience, and the stream of instances to be looked at because one of theirs ended
+    /// after that.
+    pub fn new(door: Arc<dyn Door>, patience: Duration) -> (Self, Triggers) {
         let (ended, receiver) = mpsc::unbounded_channel();
         let triggers = stream::unfold(receiver, |mut receiver| async {
             receiver.recv().await.map(|instance| (instance, receiver))
         });
         let logins = Self {
             door,
+            patience,
             book: Book::default(),
             ended,
         };
@@ -79,7 +82,7 @@ impl Logins {
                 let _ = ended.send(instance);
             }
         });
-        let _ = tokio::time::timeout(PATIENCE, answered).await;
+        let _ = tokio::time::timeout(self.patience, answered).await;
     }
 
     fn begin(&self, key: &str) -> Option<UnderWay> {
@@ -157,6 +160,10 @@ mod tests {
 
     use super::*;
 
+    /// Longer than any answer takes, and shorter than none at all.
+    const LONG: Duration = Duration::from_secs(60);
+    const SHORT: Duration = Duration::from_millis(250);
+
     /// Answers in this order; then never.
     struct Scripted(Mutex<VecDeque<Attempt>>);
 
@@ -216,7 +223,7 @@ mod tests {
             (vec![Attempt::WrongPassword], Attempt::WrongPassword),
         ];
         for (script, result) in table {
-            let (logins, _) = Logins::new(Scripted::of(&script));
+            let (logins, _) = Logins::new(Scripted::of(&script), LONG);
             assert_eq!(ask(&logins).await, Some(result), "{script:?}");
         }
     }
@@ -224,7 +231,7 @@ mod tests {
     #[tokio::test]
     async fn an_engine_that_is_slow_keeps_nobody_waiting_and_its_answer_makes_the_instance_looked_at() {
         let door = Arc::new(Late(tokio::sync::Notify::new()));
-        let (logins, mut triggers) = Logins::new(door.clone());
+        let (logins, mut triggers) = Logins::new(door.clone(), SHORT);
         assert_eq!(ask(&logins).await, None);
         assert_eq!(ask(&logins).await, None, "it is under way, so no other one begins");
         assert!(triggers.next().now_or_never().is_none());
@@ -241,7 +248,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_came_before_is_known_until_the_next_login_has_ended() {
-        let (logins, _) = Logins::new(Scripted::of(&[succeeded()]));
+        let (logins, _) = Logins::new(Scripted::of(&[succeeded()]), SHORT);
         assert_eq!(ask(&logins).await, Some(succeeded()));
         assert_eq!(ask(&logins).await, Some(succeeded()), "the second one hangs");
     }

@@ -18,7 +18,7 @@ use crate::events::{Events, Publisher};
 use crate::heartbeats::Heartbeats;
 use crate::leader::{Elector, Leadership};
 use crate::login::Tds;
-use crate::logins::Logins;
+use crate::logins::{self, Logins};
 use crate::metrics::Metrics;
 use crate::settings::{Identity, Settings, Timing};
 use crate::telemetry;
@@ -114,9 +114,10 @@ impl Shared {
     fn context(&self, namespace: Option<&str>) -> (Arc<Context>, caches::Triggers) {
         let heartbeats = Arc::new(Heartbeats::default());
         let (caches, triggers) = caches::start(&self.cluster.client(), namespace, heartbeats.clone());
-        let (logins, answered) = Logins::new(Arc::new(Tds {
+        let door = Tds {
             timeout: self.timing.login,
-        }));
+        };
+        let (logins, answered) = Logins::new(Arc::new(door), logins::PATIENCE);
         let triggers = stream::select(triggers, answered).boxed();
         let context = Context {
             events: self.events.clone(),

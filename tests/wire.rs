@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -31,6 +31,7 @@ use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
 use sqledge_operator::watch::Caches;
+use tokio::sync::watch;
 
 const INSTANCE: &str = "/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances/orders";
 const CLAIM: &str = "/api/v1/namespaces/shop/persistentvolumeclaims/orders-data";
@@ -371,6 +372,12 @@ async fn pass(context: &Arc<Context>, meeting: &Meeting) {
 
 /// An operator that has just started, with caches that show what is.
 fn operator(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher) {
+    let (context, publisher, _) = replica(canned, meeting);
+    (context, publisher)
+}
+
+/// The same, and what says whether it leads.
+fn replica(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher, watch::Sender<Option<Instant>>) {
     let service = {
         let canned = canned.clone();
         tower::service_fn(move |request| canned.clone().answer(request))
@@ -385,6 +392,7 @@ fn operator(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher) {
         instance: Some("operator-0".into()),
     };
     let (events, publisher) = Events::new(Recorder::new(client.clone(), reporter), LONG, metrics.clone());
+    let (leads, leadership) = Leadership::always();
     let context = Context {
         cluster: Cluster::new(client.clone(), LONG),
         caches: Caches::of(
@@ -397,7 +405,7 @@ fn operator(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher) {
             canned.cache("/apis/storage.k8s.io/v1/volumeattachments"),
         ),
         heartbeats,
-        logins: Logins::new(Arc::new(meeting.engine)).0,
+        logins: Logins::new(Arc::new(meeting.engine), LONG).0,
         settings: Settings {
             driver_classes: BTreeMap::from([("disk.storage.test".to_owned(), DriverClass::Revoke)]),
             fast_detach: meeting.fast_detach,
@@ -409,12 +417,12 @@ fn operator(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher) {
             image: IMAGE.into(),
         },
         timing: Timing::default(),
-        leadership: Leadership::always().1,
+        leadership,
         metrics,
         events,
         memory: Memory::default(),
     };
-    (Arc::new(context), publisher)
+    (Arc::new(context), publisher, leads)
 }
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -697,4 +705,30 @@ async fn record_and_gate_follow_each_other_in_one_pass_and_each_status_stands_be
     assert_eq!(first["evidence"], json!(["PinnedRestart"]));
     assert_eq!(first["phases"][0]["name"], "Opening", "{first}");
     assert_eq!(last, first, "the gate opens in the same phase, from the same record");
+}
+
+#[tokio::test]
+async fn whoever_takes_over_from_a_leader_that_went_with_the_node_has_logged_in_already_and_written_nothing() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    let mut resource = canned.objects.lock().expect("no panic inside")[INSTANCE].clone();
+    resource["status"] = json!({"node": "n1"});
+    canned.put(INSTANCE, resource);
+    pod(&canned, "orders-1-a", false);
+    let meeting = Meeting {
+        node_silent: true,
+        engine: Engine::Refuses,
+        ..Meeting::default()
+    };
+    let (context, _publisher, leads) = replica(&canned, &meeting);
+    let now = leads.send_replace(None);
+    pass(&context, &meeting).await;
+    assert_eq!(*canned.sent.lock().expect("no panic inside"), []);
+    leads.send_replace(now);
+    let instance = context.caches.instances.state().remove(0);
+    controller::pass(instance, context.clone()).await.expect("a pass");
+    let sent = canned.sent.lock().expect("no panic inside").clone();
+    assert_eq!(
+        (sent[0].method.as_str(), sent[0].path.as_str()),
+        ("DELETE", format!("{PODS}/orders-1-a").as_str())
+    );
 }

@@ -261,7 +261,7 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
         cluster: Cluster::new(wire.client(), setup.call),
         caches: Caches::of(instances, deployments, services, claims, pods, nodes, attachments),
         heartbeats: Arc::new(Heartbeats::default()),
-        logins: Logins::new(Arc::new(Doors(state.clone()))).0,
+        logins: Logins::new(Arc::new(Doors(state.clone())), LONG).0,
         settings: Settings {
             driver_classes: driver_classes.into_iter().collect(),
             fast_detach: setup.fast_detach,
