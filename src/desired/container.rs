@@ -27,7 +27,7 @@ const GUARD_PATH: &str = "/sqledge";
 /// How long an engine goes on serving after its pod was deleted. A deletion gives rise to the next pod, which gets the volume on the same node at
 /// once if it arrives before the kubelet has unmounted the device; after that the kubelet mounts it again only when it has reported it in use,
 /// which it does every 10 s. An engine that stops at once would win that race.
-const LINGER_SECONDS: i64 = 2;
+const LINGER_SECONDS: i64 = 3;
 
 /// Checks the marker on the volume and leaves the guard where the engine's container finds it.
 ///
@@ -231,7 +231,7 @@ mod tests {
 
     #[test]
     fn an_engine_lingers_only_where_most_of_its_time_is_left_for_stopping() {
-        for (grace, lingers) in [(1, false), (9, false), (10, true), (60, true)] {
+        for (grace, lingers) in [(1, false), (14, false), (15, true), (60, true)] {
             assert_eq!(linger(grace).is_some(), lingers, "{grace} s");
         }
     }
