@@ -27,8 +27,8 @@ CARGO := cargo
 FOR := --locked --target $(TARGET) --workspace
 TESTBED := $(SQLEDGE_PROGRAMS)/testbed
 IMAGES := $(SQLEDGE_CACHE)/archives
-# every file of tests/ but the one that wants etcd and an API server
-OPERATOR_TESTS := $(filter-out control_plane,$(basename $(notdir $(wildcard tests/*.rs))))
+# every file and folder of tests/ but the one that wants etcd and an API server
+OPERATOR_TESTS := $(filter-out control_plane,$(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
 STANDIN_TESTS := $(basename $(notdir $(wildcard tests/standin/tests/*.rs)))
 
 .PHONY: fresh demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \

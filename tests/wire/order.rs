@@ -1,0 +1,110 @@
+//! What follows what: reads before an act, acts and statuses, and what none of them waits for.
+
+use std::time::Duration;
+
+use serde_json::json;
+use sqledge_operator::controller;
+
+use crate::canned::{Canned, Sent};
+use crate::passes::{Engine, Meeting, operator, pass, replica};
+use crate::shop::{ATTACHMENT, CLAIM, INSTANCE, LEASE, NODE, PODS, cluster, pod};
+
+#[tokio::test]
+async fn a_second_look_reads_once_what_the_decision_rests_on_in_the_order_that_the_proof_needs() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    pod(&canned, "orders-1-b", true);
+    let meeting = Meeting {
+        node_silent: true,
+        ..Meeting::default()
+    };
+    let (context, _publisher) = operator(&canned, &meeting);
+    let leases = LEASE.trim_end_matches("/n1");
+    let attachments = ATTACHMENT.trim_end_matches("/csi-1");
+    // in the first pass the release begins, with the Leases of all nodes
+    for leases in [leases, LEASE] {
+        pass(&context, &meeting).await;
+        let mut reads = canned.reads();
+        // what never changes is read in the first pass, ahead of the second look
+        reads.drain(..reads.iter().position(|path| path == INSTANCE).expect("a second look"));
+        // what is read at the same time comes in any order
+        reads[..2].sort();
+        reads[3..5].sort();
+        assert_eq!(reads, [CLAIM, INSTANCE, PODS, leases, attachments, NODE]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_can_be_done_waits_for_a_login_or_an_event() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    pod(&canned, "orders-1-a", false);
+    let path = format!("{PODS}/orders-1-a");
+    let mut stopping = canned.under(PODS).remove(0);
+    stopping["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z".into();
+    canned.put(&path, stopping);
+    let meeting = Meeting {
+        engine: Engine::Hangs,
+        ..Meeting::default()
+    };
+    let (context, _nobody_publishes) = operator(&canned, &meeting);
+    let in_time = tokio::time::timeout(Duration::from_secs(5), pass(&context, &meeting)).await;
+    assert!(in_time.is_ok(), "the pass waits for the engine");
+    let sent = canned.sent();
+    let deleted = sent
+        .iter()
+        .any(|sent| (sent.method.as_str(), &sent.path) == ("DELETE", &path));
+    assert!(deleted, "{sent:#?}");
+}
+
+#[tokio::test]
+async fn record_and_gate_follow_each_other_in_one_pass_and_each_status_stands_before_the_next_act() {
+    let canned = Canned {
+        obeys: true,
+        ..cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}))
+    };
+    // it was Ready, or there would be nothing to fail over from
+    let mut resource = canned.get(INSTANCE);
+    resource["status"] = json!({"engineVersion": "16.0.1000.6"});
+    canned.put(INSTANCE, resource);
+    pod(&canned, "orders-1-b", true);
+    let meeting = Meeting::default();
+    let (context, _publisher) = operator(&canned, &meeting);
+    pass(&context, &meeting).await;
+    let sent = canned.sent();
+    let status = format!("{INSTANCE}/status");
+    let gate = format!("{PODS}/orders-1-b");
+    let paths: Vec<&str> = sent.iter().map(|sent| sent.path.as_str()).collect();
+    assert_eq!(paths, [CLAIM, &status, &gate, &status]);
+    let record = |sent: &Sent| sent.body["status"]["failover"].clone();
+    let (first, last) = (record(&sent[1]), record(&sent[3]));
+    assert_eq!(first["reason"], "PodGone", "{first}");
+    assert_eq!(first["fromPodUid"], "uid-orders-1-a");
+    assert_eq!(first["evidence"], json!(["PinnedRestart"]));
+    assert_eq!(first["phases"][0]["name"], "Opening", "{first}");
+    assert_eq!(last, first, "the gate opens in the same phase, from the same record");
+}
+
+#[tokio::test]
+async fn whoever_takes_over_from_a_leader_that_went_with_the_node_has_logged_in_already_and_written_nothing() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    let mut resource = canned.get(INSTANCE);
+    resource["status"] = json!({"node": "n1"});
+    canned.put(INSTANCE, resource);
+    pod(&canned, "orders-1-a", false);
+    let meeting = Meeting {
+        node_silent: true,
+        engine: Engine::Refuses,
+        ..Meeting::default()
+    };
+    let (context, _publisher, leads) = replica(&canned, &meeting);
+    let now = leads.send_replace(None);
+    pass(&context, &meeting).await;
+    assert_eq!(canned.sent(), []);
+    leads.send_replace(now);
+    let instance = context.caches.instances.state().remove(0);
+    controller::pass(instance, context.clone()).await.expect("a pass");
+    let sent = canned.sent();
+    assert_eq!(
+        (sent[0].method.as_str(), sent[0].path.as_str()),
+        ("DELETE", format!("{PODS}/orders-1-a").as_str())
+    );
+}

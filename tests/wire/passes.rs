@@ -1,0 +1,153 @@
+//! Passes of an operator over the canned cluster.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::future::BoxFuture;
+use kube::Client;
+use kube::runtime::events::{Recorder, Reporter};
+use sqledge_operator::cluster::Cluster;
+use sqledge_operator::context::{Context, Memory};
+use sqledge_operator::controller;
+use sqledge_operator::driver_class::DriverClass;
+use sqledge_operator::events::{Events, Publisher};
+use sqledge_operator::heartbeats::Heartbeats;
+use sqledge_operator::leader::Leadership;
+use sqledge_operator::login::{Attempt, Door, Target};
+use sqledge_operator::logins::Logins;
+use sqledge_operator::metrics::Metrics;
+use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
+use sqledge_operator::watch::Caches;
+use tokio::sync::watch;
+
+use crate::canned::{Canned, Sent};
+use crate::shop::{IMAGE, INSTANCE, PODS};
+
+/// Who writes.
+pub const MANAGER: (&str, &str) = ("fieldManager", "sqledge-operator");
+
+/// How the engine takes a login.
+#[derive(Clone, Copy)]
+pub enum Engine {
+    Answers,
+    Refuses,
+    Hangs,
+}
+
+impl Door for Engine {
+    fn login(&self, _: Target) -> BoxFuture<'_, Attempt> {
+        let attempt = match self {
+            Self::Answers => Attempt::Succeeded {
+                version: "16.0.1000.6".into(),
+            },
+            Self::Refuses => Attempt::NoAnswer("no answer within 2 s".into()),
+            Self::Hangs => return Box::pin(std::future::pending()),
+        };
+        Box::pin(std::future::ready(attempt))
+    }
+}
+
+/// How a pass meets the cluster.
+pub struct Meeting {
+    pub node_silent: bool,
+    pub engine: Engine,
+    pub fast_detach: Switch,
+}
+
+impl Default for Meeting {
+    fn default() -> Self {
+        Self {
+            node_silent: false,
+            engine: Engine::Answers,
+            fast_detach: Switch::Enabled,
+        }
+    }
+}
+
+/// Two passes, with time between them, as an operator that has just started; what they write apart from events and status.
+pub async fn acts(canned: &Canned, meeting: Meeting) -> Vec<Sent> {
+    let mut sent = passes(canned, meeting).await;
+    sent.retain(|sent| !sent.path.contains("/events") && !sent.path.starts_with(&format!("{INSTANCE}/")));
+    // the canned world does not change, so the second pass sends the same again
+    sent.dedup();
+    sent
+}
+
+pub async fn passes(canned: &Canned, meeting: Meeting) -> Vec<Sent> {
+    let (context, mut publisher) = operator(canned, &meeting);
+    for _ in 0..2 {
+        pass(&context, &meeting).await;
+        publisher.drain().await;
+    }
+    canned.sent()
+}
+
+/// So much time goes by between two passes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A pass, some time after the last one.
+pub async fn pass(context: &Arc<Context>, meeting: &Meeting) {
+    let instance = context.caches.instances.state().remove(0);
+    if meeting.node_silent {
+        context.heartbeats.age(LONG);
+    }
+    context.memory.age(LONG);
+    context.logins.age(LONG);
+    controller::pass(instance, context.clone()).await.expect("a pass");
+}
+
+/// An operator that has just started, with caches that show what is.
+pub fn operator(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher) {
+    let (context, publisher, _) = replica(canned, meeting);
+    (context, publisher)
+}
+
+/// The same, and what says whether it leads.
+pub fn replica(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher, watch::Sender<Option<Instant>>) {
+    let service = {
+        let canned = canned.clone();
+        tower::service_fn(move |request| canned.clone().answer(request))
+    };
+    let client = Client::new(service, "default");
+    let heartbeats = Arc::new(Heartbeats::default());
+    heartbeats.saw("n1", "40");
+    heartbeats.saw("n1", "41");
+    let metrics = Arc::new(Metrics::default());
+    let reporter = Reporter {
+        controller: "sqledge-operator".into(),
+        instance: Some("operator-0".into()),
+    };
+    let (events, publisher) = Events::new(Recorder::new(client.clone(), reporter), LONG, metrics.clone());
+    let (leads, leadership) = Leadership::always();
+    let context = Context {
+        cluster: Cluster::new(client.clone(), LONG),
+        caches: Caches::of(
+            canned.cache("/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances"),
+            canned.cache("/apis/apps/v1/namespaces/shop/deployments"),
+            canned.cache("/api/v1/namespaces/shop/services"),
+            canned.cache("/api/v1/namespaces/shop/persistentvolumeclaims"),
+            canned.cache(PODS),
+            canned.cache("/api/v1/nodes"),
+            canned.cache("/apis/storage.k8s.io/v1/volumeattachments"),
+        ),
+        heartbeats,
+        logins: Logins::new(Arc::new(meeting.engine), LONG).0,
+        settings: Settings {
+            driver_classes: BTreeMap::from([("disk.storage.test".to_owned(), DriverClass::Revoke)]),
+            fast_detach: meeting.fast_detach,
+            ..Settings::default()
+        },
+        identity: Identity {
+            pod_name: "operator-0".into(),
+            namespace: "operators".into(),
+            image: IMAGE.into(),
+        },
+        timing: Timing::default(),
+        leadership,
+        metrics,
+        events,
+        memory: Memory::default(),
+    };
+    (Arc::new(context), publisher, leads)
+}
