@@ -39,7 +39,12 @@ pub(super) fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
     };
     if holder.pod == candidate.judged.uid {
         let Some(node) = &holder.node else {
-            return opening(scene, candidate, avoiding(scene));
+            // the record says that nobody had the volume; whoever took it since gives it back first
+            let since = scene.attachments.iter().map(|attachment| attachment.node.as_str());
+            return match since.map(|node| released(scene, holder, node)).find_map(Result::err) {
+                Some(verdict) => *verdict,
+                None => opening(scene, candidate, avoiding(scene)),
+            };
         };
         // a record with a node rests on the pin: it opens this gate for that node, or not at all
         return match hostname(scene, node).filter(|_| can_go_back(scene, candidate, node)) {

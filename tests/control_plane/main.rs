@@ -19,6 +19,7 @@ mod story;
 mod wire;
 mod world;
 
+mod acts;
 mod bad_input;
 mod controls;
 mod convergence;
@@ -27,5 +28,6 @@ mod edits;
 mod evidence;
 mod faults;
 mod replicas;
+mod second_look;
 mod staleness;
 mod walks;

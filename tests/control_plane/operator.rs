@@ -32,6 +32,7 @@ use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
 use sqledge_operator::watch::Caches;
 
 use crate::chance::Chance;
+use crate::mirror::text;
 use crate::wire::{Fault, Wire};
 use crate::world::{DRIVER, INSTANCE, State, World};
 
@@ -188,6 +189,14 @@ impl Operator {
             let version = lease.resource_version().unwrap_or_default();
             self.context.heartbeats.saw(&lease.name_any(), &version);
         }
+    }
+
+    /// The watch of Leases delivers what one node has renewed last, and no cache anything else.
+    pub fn hear(&self, node: &str) {
+        let state = self.state.lock().expect("no panic inside");
+        let lease = state.mirror.get("leases", node);
+        let version = lease.map(|lease| text(lease, "/metadata/resourceVersion"));
+        self.context.heartbeats.saw(node, version.unwrap_or_default());
     }
 
     /// A turn: a pass, and as long as one has acted and the others are slow, the next one.

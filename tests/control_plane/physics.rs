@@ -39,6 +39,12 @@ impl Machine {
         api: false,
         reachable: true,
     };
+    /// Well, but for the operator, which does not reach its pods.
+    pub const HIDDEN: Self = Self {
+        power: true,
+        api: true,
+        reachable: false,
+    };
 
     /// Whether its Lease is renewed.
     pub fn beats(self) -> bool {

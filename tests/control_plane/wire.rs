@@ -23,6 +23,8 @@ pub enum Fault {
     Call(usize, Ending),
     /// The write is held back until it is let go: the operator was paused at the worst moment.
     HoldWrite(usize),
+    /// The same, counting only those that were judged on what they change.
+    HoldJudged(usize),
 }
 
 /// How a call ends that does not end well.
@@ -53,6 +55,19 @@ impl Sent {
     pub fn is_write(&self) -> bool {
         self.method != "GET"
     }
+
+    /// Whether it was judged on the object that it changes: children and status are applied, and events are only told.
+    pub fn is_judged(&self) -> bool {
+        self.method == "DELETE" || self.method == "PATCH" && self.body.is_array()
+    }
+}
+
+/// What was sent since the fault was chosen.
+#[derive(Default)]
+struct Counts {
+    calls: usize,
+    writes: usize,
+    judged: usize,
 }
 
 /// One client's way to the API server.
@@ -62,13 +77,14 @@ pub struct Wire {
     state: Arc<Mutex<State>>,
     fault: Mutex<Fault>,
     sent: Mutex<Vec<Sent>>,
-    counts: Mutex<(usize, usize)>,
+    counts: Mutex<Counts>,
     /// The operator is dead from here on.
     pub crashed: Notify,
     /// A write waits to be let go.
     pub held: Notify,
     /// Lets it go.
     pub release: Notify,
+    holding: Mutex<Option<Sent>>,
 }
 
 impl Wire {
@@ -83,6 +99,7 @@ impl Wire {
             crashed: Notify::new(),
             held: Notify::new(),
             release: Notify::new(),
+            holding: Mutex::default(),
         })
     }
 
@@ -103,36 +120,43 @@ impl Wire {
 
     /// How many calls and how many writes there were.
     pub fn counts(&self) -> (usize, usize) {
-        *self.counts.lock().expect("no panic inside")
+        let counts = self.counts.lock().expect("no panic inside");
+        (counts.calls, counts.writes)
+    }
+
+    /// The write that is held back, or was the last one to be.
+    pub fn holding(&self) -> Option<Sent> {
+        self.holding.lock().expect("no panic inside").clone()
     }
 
     /// Begins to count anew, with this fault ahead.
     pub fn arm(&self, fault: Fault) {
         *self.fault.lock().expect("no panic inside") = fault;
-        *self.counts.lock().expect("no panic inside") = (0, 0);
+        *self.counts.lock().expect("no panic inside") = Counts::default();
         self.sent.lock().expect("no panic inside").clear();
     }
 
     async fn carry(&self, request: Request<Body>) -> Result<Response<Body>, BoxError> {
         let (parts, body) = request.into_parts();
         let bytes = body.collect_bytes().await?;
-        let is_write = parts.method != http::Method::GET;
-        let fault = {
-            let mut counts = self.counts.lock().expect("no panic inside");
-            counts.0 += 1;
-            counts.1 += usize::from(is_write);
-            let (calls, writes) = *counts;
-            match *self.fault.lock().expect("no panic inside") {
-                Fault::CrashAfterWrite(n) | Fault::HoldWrite(n) if !is_write || n != writes => Fault::None,
-                Fault::Call(n, _) if n != calls => Fault::None,
-                fault => fault,
-            }
-        };
         let sent = Sent {
             method: parts.method.to_string(),
             path: parts.uri.path().to_owned(),
             body: serde_json::from_slice(&bytes).unwrap_or_default(),
             status: 0,
+        };
+        let (is_write, is_judged) = (sent.is_write(), sent.is_judged());
+        let fault = {
+            let mut counts = self.counts.lock().expect("no panic inside");
+            counts.calls += 1;
+            counts.writes += usize::from(is_write);
+            counts.judged += usize::from(is_judged);
+            match *self.fault.lock().expect("no panic inside") {
+                Fault::CrashAfterWrite(n) | Fault::HoldWrite(n) if !is_write || n != counts.writes => Fault::None,
+                Fault::HoldJudged(n) if !is_judged || n != counts.judged => Fault::None,
+                Fault::Call(n, _) if n != counts.calls => Fault::None,
+                fault => fault,
+            }
         };
         if matches!(fault, Fault::Call(_, Ending::Lost)) {
             self.note(Sent { status: 1, ..sent });
@@ -142,7 +166,8 @@ impl Wire {
             self.note(Sent { status: code, ..sent });
             return Ok(refusal(code));
         }
-        if let Fault::HoldWrite(_) = fault {
+        if let Fault::HoldWrite(_) | Fault::HoldJudged(_) = fault {
+            *self.holding.lock().expect("no panic inside") = Some(sent.clone());
             self.held.notify_one();
             self.release.notified().await;
         }
