@@ -141,9 +141,19 @@ impl Memory {
     /// The resource as we last wrote it, as long as the cache still shows something that our own writes have replaced: otherwise the
     /// next pass would start from a status that lags behind its own.
     pub fn newest(&self, cached: &Arc<SqlEdgeInstance>) -> Arc<SqlEdgeInstance> {
-        let written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let last = cached.metadata.uid.as_ref().and_then(|uid| written.get(uid));
+        let Some(uid) = cached.metadata.uid.as_ref() else {
+            return cached.clone();
+        };
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
         let version = cached.metadata.resource_version.as_ref();
+        // a cache that has shown it and shows something older again does not lag: the API server's store was set back
+        if written
+            .get(uid)
+            .is_some_and(|last| last.resource.metadata.resource_version.as_ref() == version)
+        {
+            written.remove(uid);
+        }
+        let last = written.get(uid);
         let lags = |last: &&Written| version.is_some_and(|version| last.replaced.contains(version));
         last.filter(lags)
             .map_or_else(|| cached.clone(), |last| last.resource.clone())

@@ -45,7 +45,7 @@ impl Heartbeats {
     pub fn saw(&self, node: &str, version: &str) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         match book.beats.get_mut(node) {
-            // a watch may deliver late what a read has shown in a newer state; a store that was set back catches up by itself
+            // a watch may deliver late what a read has shown in a newer state
             Some(beat) if beat.version == version || is_older(version, &beat.version) => {}
             Some(beat) => {
                 *beat = Beat {
@@ -63,6 +63,22 @@ impl Heartbeats {
                 book.beats.insert(node.to_owned(), beat);
             }
         }
+    }
+
+    /// Notes a Lease as the API server has read it from its store. That is never older than what was seen before, unless the store was set
+    /// back: then all that is known of the node begins anew.
+    pub fn read(&self, node: &str, version: &str) {
+        {
+            let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_set_back = |beat: &Beat| is_older(version, &beat.version);
+            if book.beats.get(node).is_some_and(is_set_back) {
+                book.beats.remove(node);
+                for nodes in book.baselines.values_mut() {
+                    nodes.insert(node.to_owned(), version.to_owned());
+                }
+            }
+        }
+        self.saw(node, version);
     }
 
     /// Forgets a node whose Lease was removed.
@@ -164,6 +180,23 @@ mod tests {
         assert!(!beats.of("n1").expect("known").renewed);
         beats.saw("n1", "8");
         assert!(beats.of("n1").expect("known").renewed);
+    }
+
+    #[test]
+    fn a_late_event_is_no_renewal_and_a_read_of_a_store_that_was_set_back_begins_anew() {
+        let beats = Heartbeats::default();
+        beats.saw("n1", "7");
+        beats.saw("n1", "8");
+        beats.released("pod", [("n1".to_owned(), "8".to_owned())]);
+        beats.saw("n1", "6");
+        assert!(!beats.renewed_since_release("pod", "n1"), "delivered late");
+        beats.age(Duration::from_secs(60));
+        beats.read("n1", "5");
+        let beat = beats.of("n1").expect("known");
+        assert!(!beat.renewed && beat.unchanged < Duration::from_secs(60));
+        assert!(!beats.renewed_since_release("pod", "n1"), "that was before the release");
+        beats.saw("n1", "6");
+        assert!(beats.of("n1").expect("known").renewed && beats.renewed_since_release("pod", "n1"));
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub(super) fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
         );
         return waiting(State::Blocked, "ClaimInUse", message, STEADY);
     }
+    if let Some(verdict) = used_beside_the_record(scene, candidate) {
+        return verdict;
+    }
     let Some(holder) = &scene.claim.holder else {
         return match scene.attachments.first() {
             None => open(scene, candidate, Evidence::FirstStart),
@@ -91,6 +94,20 @@ pub(super) fn admit(scene: &Scene, candidate: &PodFacts) -> Verdict {
             STEADY,
         ),
     }
+}
+
+/// A node that says it uses the volume although the record names another one, or none, gives it back first: after a restore of etcd the record
+/// may be older than the world, and only the kubelets tell what really is.
+fn used_beside_the_record(scene: &Scene, candidate: &PodFacts) -> Option<Verdict> {
+    let nobody = Holder {
+        pod: candidate.judged.uid.clone(),
+        node: None,
+    };
+    let holder = scene.claim.holder.as_ref().unwrap_or(&nobody);
+    let mut others = scene.nodes.keys().filter(|node| holder.node.as_ref() != Some(*node));
+    others
+        .find_map(|node| scene.in_use(node).then(|| released(scene, holder, node).err())?)
+        .map(|verdict| *verdict)
 }
 
 fn orphaned_attachments(scene: &Scene) -> impl Iterator<Item = &str> {

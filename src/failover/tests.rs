@@ -493,7 +493,10 @@ fn an_operator_that_remembers_nothing_still_keeps_the_next_pod_off_the_node_that
 
 #[test]
 fn a_pod_let_in_after_a_node_failure_is_kept_off_the_silent_nodes() {
-    let proven = after_eviction().held_by("new", None);
+    let mut proven = after_eviction()
+        .held_by("new", None)
+        .node("n1", |n| n.volumes_in_use.clear());
+    proven.attachments.clear();
     let placement = Placement::Avoiding(vec!["n1".into()]);
     assert_eq!(
         act(&proven),
@@ -502,6 +505,28 @@ fn a_pod_let_in_after_a_node_failure_is_kept_off_the_silent_nodes() {
             placement
         }
     );
+}
+
+#[test]
+fn a_node_that_uses_the_volume_beside_the_record_keeps_every_gate_shut() {
+    // a record from an older copy of etcd; or somebody else took the volume after it was written
+    let records = [
+        scene().with(gated("new")),
+        scene().with(gated("new")).held_by("new", None),
+        scene().with(gated("new")).held_by("new", Some("n1")).attached("n1"),
+        scene().with(gated("new")).held_by("old", Some("n1")).attached("n1"),
+    ];
+    for record in records {
+        assert!(decide(&record).act.is_some(), "{:?}", record.claim.holder);
+        let used = record.in_use_on("n2");
+        assert_no_act(&used, State::Detaching, "NodeReleasing");
+        // a silent one has lost it to a driver that revokes, and to no other
+        assert!(decide(&used.clone().silent("n2")).act.is_some());
+        let unknown = used.silent("n2").class(DriverClass::Unknown);
+        assert_no_act(&unknown, State::Blocked, "DriverClassUnknown");
+    }
+    let attached = scene().with(gated("new")).held_by("new", None).attached("n2");
+    assert_no_act(&attached, State::Detaching, "NodeReleasing");
 }
 
 #[test]

@@ -133,7 +133,7 @@ fn see(context: &Context, leases: &[Lease]) {
     for lease in leases {
         context
             .heartbeats
-            .saw(&lease.name_any(), &lease.resource_version().unwrap_or_default());
+            .read(&lease.name_any(), &lease.resource_version().unwrap_or_default());
     }
 }
 

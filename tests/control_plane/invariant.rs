@@ -89,7 +89,7 @@ pub fn writers(state: &State) -> BTreeMap<String, BTreeSet<String>> {
 pub fn standing(state: &State) -> Vec<String> {
     let mut broken = Vec::new();
     let writers = writers(state);
-    if writers.len() > 1 {
+    if writers.len() > state.brought_back {
         broken.push(format!("{} pods could write the volume: {writers:?}", writers.len()));
     }
     let writing: Vec<_> = state.physics.writing().collect();

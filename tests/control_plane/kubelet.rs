@@ -41,6 +41,7 @@ impl World {
             .containers
             .iter()
             .filter(|(pod, container)| container.node == node && !wanted(pod))
+            .filter(|(pod, _)| !state.physics.slow_to_end.contains(*pod))
             .map(|(pod, _)| pod.clone())
             .collect();
         for pod in stop {
@@ -101,31 +102,13 @@ impl World {
         true
     }
 
+    /// Starts the engine of a pod, if its time has come, and says so; also of one that runs, if that is not known any more.
     async fn start_engine(&self, node: &str, pod: &Value) {
-        let address = format!("192.0.2.{}", 20 + self.number() % 200);
-        {
-            let mut state = self.lock();
-            if !mentions(pod, &state.claim) || state.physics.containers.contains_key(uid(pod)) {
-                return;
-            }
-            let attached = state
-                .mirror
-                .all("volumeattachments")
-                .any(|a| text(a, "/spec/nodeName") == node && !is_deleting(a) && a["status"]["attached"] == true);
-            let occupied = state
-                .physics
-                .containers
-                .values()
-                .any(|container| container.node == node);
-            if !attached || (occupied && state.is_exclusive()) {
-                return;
-            }
-            let container = Container {
-                node: node.to_owned(),
-                address: address.clone(),
-            };
-            state.physics.containers.insert(uid(pod).to_owned(), container);
-            state.happened(&format!("(the kubelet of {node} started pod {})", name(pod)));
+        let Some(address) = self.run_engine(node, pod) else {
+            return;
+        };
+        if text(pod, "/status/podIP") == address {
+            return;
         }
         let running = json!({"running": {"startedAt": "2020-01-01T00:00:00Z"}});
         let engine = json!({"name": "engine", "ready": true, "restartCount": 0, "image": "registry.example/engine:1", "imageID": "",
@@ -137,5 +120,38 @@ impl World {
             json!({"status": status}),
         )
         .await;
+    }
+
+    /// The address of the pod's engine, which is started if it can be.
+    fn run_engine(&self, node: &str, pod: &Value) -> Option<String> {
+        let mut state = self.lock();
+        if !mentions(pod, &state.claim) {
+            return None;
+        }
+        if let Some(container) = state.physics.containers.get(uid(pod)) {
+            return Some(container.address.clone());
+        }
+        let attached = state
+            .mirror
+            .all("volumeattachments")
+            .any(|a| text(a, "/spec/nodeName") == node && !is_deleting(a) && a["status"]["attached"] == true);
+        // a node that the storage does not let write has no device
+        let exported = state.physics.exports.contains(node);
+        let occupied = state
+            .physics
+            .containers
+            .values()
+            .any(|container| container.node == node);
+        if !attached || !exported || (occupied && state.is_exclusive()) {
+            return None;
+        }
+        let container = Container {
+            node: node.to_owned(),
+            address: format!("192.0.2.{}", 20 + self.number() % 200),
+        };
+        let address = container.address.clone();
+        state.physics.containers.insert(uid(pod).to_owned(), container);
+        state.happened(&format!("(the kubelet of {node} started pod {})", name(pod)));
+        Some(address)
     }
 }

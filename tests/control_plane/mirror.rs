@@ -68,6 +68,17 @@ impl Mirror {
         self.history.push((key, object));
     }
 
+    /// The past is another one: from now on this is stored, whatever was before.
+    pub fn replace(&mut self, objects: Vec<(Key, Value)>) {
+        let gone = std::mem::take(&mut self.current);
+        self.current.extend(objects);
+        let gone = gone.into_keys().filter(|key| !self.current.contains_key(key));
+        self.history.extend(gone.map(|key| (key, None)));
+        let there = self.current.iter();
+        self.history
+            .extend(there.map(|(key, object)| (key.clone(), Some(object.clone()))));
+    }
+
     /// One object.
     pub fn get(&self, plural: &str, name: &str) -> Option<&Value> {
         self.current.get(&Key {

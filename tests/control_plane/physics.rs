@@ -81,6 +81,8 @@ pub struct Physics {
     pub detach: Detach,
     /// Pods, by UID, whose kubelet has stopped and unmounted them, or that never had a node.
     pub ended: BTreeSet<String>,
+    /// Containers that end only when the test says so: an engine may take its time to stop.
+    pub slow_to_end: BTreeSet<String>,
     /// Nodes that a human or the cloud has, truly, called dead.
     pub confirmed: BTreeSet<String>,
 }
@@ -93,6 +95,7 @@ impl Physics {
             exports: BTreeSet::new(),
             detach,
             ended: BTreeSet::new(),
+            slow_to_end: BTreeSet::new(),
             confirmed: BTreeSet::new(),
         }
     }

@@ -116,7 +116,7 @@ impl World {
             "csi": {"driver": DRIVER, "volumeHandle": handle}});
         self.post(
             "/api/v1/persistentvolumes",
-            json!({"metadata": {"name": volume}, "spec": spec}),
+            json!({"metadata": {"name": volume, "labels": {"world": self.namespace}}, "spec": spec}),
         )
         .await;
         self.merge(&path, json!({"spec": {"volumeName": volume}})).await;

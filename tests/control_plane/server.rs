@@ -1,14 +1,12 @@
 //! The real etcd and kube-apiserver as plain processes: no root, loopback and free ports only, everything in one temporary folder.
 //!
-//! Both are started once per test binary, by a shell that waits at the end of a pipe: however this process ends, the pipe closes,
-//! and the shell ends exactly the two programs it started and removes their folder.
+//! One pair is started for all tests of this binary; a test that does something to etcd starts a pair of its own.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Command;
+use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Namespace;
@@ -16,32 +14,24 @@ use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass};
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, PostParams};
 use kube::{Client, Config};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqledge_operator::api;
 use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
+use crate::mirror::version;
+use crate::program::Program;
+
 /// Token of the one user, who may do everything: rights are judged on the real cluster, not here.
 const TOKEN: &str = "control-plane-test";
-
-/// Ends with the last program it started, whatever happens to this process.
-const KEEPER: &str = r#"
-folder=$1; etcd=$2; api=$3
-# memory is cheap for a few minutes, and processors are not
-export GOGC=400
-sh -c "exec $etcd" >"$folder/etcd.log" 2>&1 </dev/null & one=$!
-sh -c "exec $api" >"$folder/apiserver.log" 2>&1 </dev/null & two=$!
-echo started
-cat >/dev/null
-kill -9 $two $one; wait $two $one 2>/dev/null
-rm -rf "$folder"
-"#;
 
 /// A running control plane.
 pub struct ControlPlane {
     client: Client,
-    // closing its standard input ends the programs
-    _keeper: Child,
+    port: u16,
+    etcd: Mutex<Option<Program>>,
+    etcd_command: Vec<String>,
+    api_server: Program,
 }
 
 /// The one runtime of this binary: connections live on it, whichever test opened them.
@@ -61,19 +51,28 @@ pub fn play(story: impl Future<Output = ()>) {
     runtime().block_on(story);
 }
 
-/// The client of the one control plane that the tests of this binary share.
-pub async fn client() -> Client {
+/// The one control plane that the tests of this binary share.
+pub async fn shared() -> &'static ControlPlane {
     static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
-    SHARED.get_or_init(ControlPlane::start).await.client()
+    SHARED.get_or_init(ControlPlane::start).await
 }
 
-/// Where the programs of the test cluster are kept.
-fn program(name: &str) -> PathBuf {
-    let cache = std::env::var_os("SQLEDGE_CACHE").map_or_else(
+/// Its client.
+pub async fn client() -> Client {
+    shared().await.client()
+}
+
+/// Where programs are kept that are built once for all checkouts.
+pub fn cache() -> PathBuf {
+    std::env::var_os("SQLEDGE_CACHE").map_or_else(
         || PathBuf::from(std::env::var_os("HOME").expect("HOME is set")).join(".cache/sqledge"),
         PathBuf::from,
-    );
-    let path = cache.join("tools/bin").join(name);
+    )
+}
+
+/// A program of the test cluster.
+fn program(name: &str) -> PathBuf {
+    let path = cache().join("tools/bin").join(name);
     assert!(
         path.exists(),
         "{name} is not built; run tests/testbed/tools/build.sh etcd kubernetes and try again"
@@ -109,7 +108,9 @@ impl ControlPlane {
     pub async fn start() -> Self {
         let folder = folder();
         let [etcd_client, etcd_peer, api_port] = free_ports();
-        let file = |name: &str| folder.join(name).display().to_string();
+        let (etcd_folder, api_folder) = (folder.join("etcd"), folder.join("api"));
+        fs::create_dir(&api_folder).expect("a folder of our own");
+        let file = |name: &str| api_folder.join(name).display().to_string();
         let certificate = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned(), "localhost".to_owned()])
             .expect("a certificate");
         let account_key = rcgen::KeyPair::generate().expect("a key");
@@ -120,7 +121,7 @@ impl ControlPlane {
         fs::write(file("tokens.csv"), format!("{TOKEN},test,1,\"system:masters\"\n")).expect("written");
         let etcd = [
             program("etcd").display().to_string(),
-            format!("--data-dir={}", file("etcd")),
+            format!("--data-dir={}", etcd_folder.join("data").display()),
             format!("--listen-client-urls=http://127.0.0.1:{etcd_client}"),
             format!("--advertise-client-urls=http://127.0.0.1:{etcd_client}"),
             format!("--listen-peer-urls=http://127.0.0.1:{etcd_peer}"),
@@ -146,17 +147,9 @@ impl ControlPlane {
             "--watch-cache=false".to_owned(),
             "--enable-priority-and-fairness=false".to_owned(),
         ];
-        let mut keeper = Command::new("sh")
-            .args(["-c", KEEPER, "keeper", &folder.display().to_string()])
-            .args([etcd.join(" "), api_server.join(" ")])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a shell");
-        let mut started = String::new();
-        BufReader::new(keeper.stdout.take().expect("a pipe"))
-            .read_line(&mut started)
-            .expect("the shell started both programs");
+        let etcd_command = etcd.to_vec();
+        let etcd = Program::start(&etcd_folder, &etcd_command, &[]);
+        let api_server = Program::start(&api_folder, &api_server, &[]);
         let mut config = Config::new(format!("https://127.0.0.1:{api_port}").parse().expect("an address"));
         config.default_retry = false;
         config.root_cert = Some(vec![certificate.cert.der().to_vec()]);
@@ -164,16 +157,18 @@ impl ControlPlane {
         config.read_timeout = Some(Duration::from_secs(60));
         config.reset_reader_on_write = true;
         let client = Client::try_from(config).expect("a client");
-        let log = folder.join("apiserver.log");
-        until(Duration::from_secs(60), &log, async || {
+        until(Duration::from_secs(60), &api_server, async || {
             let ready = http::Request::get("/readyz").body(Vec::new()).expect("a request");
             client.request_text(ready).await.is_ok()
         })
         .await;
-        install(&client, &log).await;
+        install(&client, &api_server).await;
         Self {
             client,
-            _keeper: keeper,
+            port: api_port,
+            etcd: Mutex::new(Some(etcd)),
+            etcd_command,
+            api_server,
         }
     }
 
@@ -181,17 +176,94 @@ impl ControlPlane {
     pub fn client(&self) -> Client {
         self.client.clone()
     }
+
+    /// A kubeconfig for a program.
+    pub fn kubeconfig(&self) -> PathBuf {
+        let file = |name: &str| self.api_server.folder().join(name);
+        let config = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "bare",
+            "clusters": [{"name": "bare", "cluster": {"server": format!("https://127.0.0.1:{}", self.port), "certificate-authority": file("api.crt")}}],
+            "users": [{"name": "test", "user": {"token": TOKEN}}],
+            "contexts": [{"name": "bare", "context": {"cluster": "bare", "user": "test"}}],
+        });
+        let path = file("kubeconfig");
+        fs::write(&path, config.to_string()).expect("written");
+        path
+    }
+
+    fn copy_of_etcd(&self) -> PathBuf {
+        self.api_server.folder().join("copy-of-etcd")
+    }
+
+    /// Keeps what etcd has stored at this moment.
+    pub fn copy_etcd(&self) {
+        let etcd = self.etcd.lock().expect("no panic inside");
+        let etcd = etcd.as_ref().expect("it runs");
+        // what a process wrote is in its files for everybody else, flushed or not
+        etcd.paused(|| copy(&etcd.folder().join("data"), &self.copy_of_etcd()));
+    }
+
+    /// etcd ends, and comes up again with what it had stored when it was copied.
+    pub async fn set_etcd_back(&self) {
+        {
+            let mut etcd = self.etcd.lock().expect("no panic inside");
+            let folder = etcd.take().map(|etcd| etcd.folder().to_owned()).expect("it runs");
+            fs::create_dir(&folder).expect("a folder of our own");
+            copy(&self.copy_of_etcd(), &folder.join("data"));
+            *etcd = Some(Program::start(&folder, &self.etcd_command, &[]));
+        }
+        until(Duration::from_secs(60), &self.api_server, async || {
+            let read = http::Request::get("/api/v1/namespaces")
+                .body(Vec::new())
+                .expect("a request");
+            self.client.request_text(read).await.is_ok()
+        })
+        .await;
+    }
+
+    /// The revision that etcd has reached.
+    pub async fn revision(&self) -> u64 {
+        let list = http::Request::get("/api/v1/namespaces?limit=1")
+            .body(Vec::new())
+            .expect("a request");
+        let list: Value = self.client.request(list).await.expect("a list");
+        version(&list)
+    }
+
+    /// Writes until etcd has reached a revision, as a restored one does that was told to leave a gap.
+    pub async fn pass_revision(&self, reached: u64) {
+        while self.revision().await <= reached {
+            for number in 0..50 {
+                let patch = json!({"metadata": {"annotations": {"written": number.to_string()}}});
+                let request = http::Request::patch("/api/v1/namespaces/default")
+                    .header("content-type", "application/merge-patch+json")
+                    .body(patch.to_string().into_bytes())
+                    .expect("a request");
+                self.client.request::<Value>(request).await.expect("written");
+            }
+        }
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    let status = Command::new("cp").arg("-r").args([from, to]).status();
+    assert!(
+        status.is_ok_and(|status| status.success()),
+        "cp {} {}",
+        from.display(),
+        to.display()
+    );
 }
 
 /// Our definition, and two storage classes.
-async fn install(client: &Client, log: &Path) {
+async fn install(client: &Client, api_server: &Program) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     definitions
         .create(&PostParams::default(), &api::crd())
         .await
         .expect("our definition is accepted");
     let instances: Api<api::SqlEdgeInstance> = Api::all(client.clone());
-    until(Duration::from_secs(30), log, async || {
+    until(Duration::from_secs(30), api_server, async || {
         instances.list(&kube::api::ListParams::default()).await.is_ok()
     })
     .await;
@@ -207,24 +279,21 @@ async fn install(client: &Client, log: &Path) {
     drivers.create(&PostParams::default(), &driver).await.expect("created");
     // the namespace of the nodes' heartbeats is made by the API server itself, a moment later
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    until(Duration::from_secs(30), log, async || {
+    until(Duration::from_secs(30), api_server, async || {
         namespaces.get("kube-node-lease").await.is_ok()
     })
     .await;
 }
 
 /// Waits for a condition; a program that never gets there is quoted.
-async fn until(patience: Duration, log: &Path, condition: impl AsyncFn() -> bool) {
+pub async fn until(patience: Duration, program: &Program, condition: impl AsyncFn() -> bool) {
     let end = Instant::now() + patience;
     while !condition().await {
-        if Instant::now() > end {
-            let text = fs::read_to_string(log).unwrap_or_default();
-            let tail: Vec<&str> = text.lines().rev().take(20).collect();
-            panic!(
-                "the control plane is not ready; its log ends with (last line first):\n{}",
-                tail.join("\n")
-            );
-        }
+        assert!(
+            Instant::now() < end,
+            "waited in vain; the log ends with (last line first):\n{}",
+            program.last_words()
+        );
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -9,7 +9,7 @@ use kube::Client;
 use serde_json::{Value, json};
 
 use crate::invariant::{self, Write};
-use crate::mirror::{Key, Mirror, text, uid};
+use crate::mirror::{Key, Mirror, name, text, uid};
 use crate::physics::{Detach, Machine, Physics};
 use crate::server;
 use crate::wire::{Fault, Sent, Wire};
@@ -19,6 +19,14 @@ pub const INSTANCE: &str = "orders";
 /// The driver behind every world's volume.
 pub const DRIVER: &str = "disk.storage.test";
 
+/// Kinds of which a world has objects outside its namespace; they carry its label.
+const CLUSTER_WIDE: [&str; 4] = [
+    "/api/v1/nodes",
+    "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+    "/apis/storage.k8s.io/v1/volumeattachments",
+    "/api/v1/persistentvolumes",
+];
+
 /// Everything that is known about a world.
 pub struct State {
     pub id: String,
@@ -27,6 +35,8 @@ pub struct State {
     pub physics: Physics,
     /// Pods, by UID, whose gate was ever opened, with the node they were bound to.
     pub let_go: BTreeMap<String, Option<String>>,
+    /// How many pods could write when etcd was set back, which brings back pods that others have followed; it may only become fewer.
+    pub brought_back: usize,
     /// What was written, in order.
     pub trace: Vec<String>,
     /// What was broken, with the write that broke it.
@@ -70,6 +80,7 @@ impl State {
         for what in broken {
             self.broken(&format!("{actor} {method} {}/{}", key.plural, key.name), &what);
         }
+        self.brought_back = self.brought_back.min(invariant::writers(self).len()).max(1);
     }
 
     fn follow_pod(&mut self, before: Option<&Value>, after: Option<&Value>) {
@@ -92,6 +103,43 @@ impl State {
         for broken in invariant::standing(self) {
             self.broken(what, &broken);
         }
+    }
+
+    /// The API forgets the latest past: this is what it says now. What is really so stays as it is.
+    pub fn is_set_back(&mut self, objects: Vec<(Key, Value)>) {
+        self.mirror.replace(objects);
+        let mut open = BTreeMap::new();
+        for pod in self
+            .mirror
+            .all("pods")
+            .filter(|pod| invariant::mentions(pod, &self.claim))
+        {
+            if !invariant::is_gated(pod) && !invariant::is_finished(pod) {
+                open.insert(
+                    uid(pod).to_owned(),
+                    Some(invariant::node_of(pod).to_owned()).filter(|node| !node.is_empty()),
+                );
+            }
+        }
+        // a container that runs where the API does not say so is no pod's any more, even if an object with its UID is there again
+        let name_for = |pod: String, node: Option<&String>| {
+            let known = open.get(&pod).is_some_and(|there| there.as_ref() == node);
+            if known { pod } else { format!("{pod} (forgotten)") }
+        };
+        let containers = std::mem::take(&mut self.physics.containers).into_iter();
+        self.physics.containers = containers
+            .map(|(pod, container)| (name_for(pod, Some(&container.node)), container))
+            .collect();
+        for (pod, node) in std::mem::take(&mut self.let_go) {
+            let name = name_for(pod.clone(), node.as_ref());
+            if self.physics.ended.remove(&pod) && name != pod {
+                self.physics.ended.insert(name.clone());
+            }
+            self.let_go.insert(name, node);
+        }
+        self.let_go.extend(open);
+        self.brought_back = invariant::writers(self).len();
+        self.happened("--- etcd is set back");
     }
 
     fn broken(&mut self, by: &str, what: &str) {
@@ -158,6 +206,11 @@ pub struct World {
 impl World {
     /// A world with three nodes and no instance yet.
     pub async fn new(make: &Make) -> Self {
+        Self::at(server::client().await, make).await
+    }
+
+    /// The same at a control plane that is not the one of all tests.
+    pub async fn at(client: Client, make: &Make) -> Self {
         static WORLDS: AtomicUsize = AtomicUsize::new(0);
         let id = format!("w{}", WORLDS.fetch_add(1, Ordering::Relaxed));
         let state = State {
@@ -166,11 +219,11 @@ impl World {
             mirror: Mirror::default(),
             physics: Physics::new(make.detach),
             let_go: BTreeMap::new(),
+            brought_back: 1,
             trace: Vec::new(),
             violations: Vec::new(),
         };
         let state = Arc::new(Mutex::new(state));
-        let client = server::client().await;
         let hand = Wire::new(client.clone(), "cluster", state.clone(), Fault::None);
         let world = Self {
             state,
@@ -253,7 +306,7 @@ impl World {
         self.send("DELETE", path, "application/json", body).await;
     }
 
-    async fn send(&self, method: &str, path: &str, content_type: &str, body: Value) -> Value {
+    pub async fn send(&self, method: &str, path: &str, content_type: &str, body: Value) -> Value {
         self.try_send(method, path, content_type, body)
             .await
             .unwrap_or_else(|error| panic!("the rest of the cluster cannot {method} {path}: {error}"))
@@ -316,15 +369,54 @@ impl World {
         format!("{}\nstatus: {:#}", state.trace.join("\n"), instance["status"])
     }
 
+    /// The API server was set back: everything that it stores of this world is read again.
+    pub async fn is_set_back(&self) {
+        let mut objects = Vec::new();
+        for (version, plural) in [
+            ("sqledge.io/v1alpha1", "sqledgeinstances"),
+            ("apps/v1", "deployments"),
+            ("v1", "services"),
+            ("v1", "persistentvolumeclaims"),
+            ("v1", "pods"),
+            ("v1", "secrets"),
+        ] {
+            objects.extend(self.list(plural, self.path(version, plural, "")).await);
+        }
+        for path in CLUSTER_WIDE {
+            let plural = path.rsplit('/').next().expect("a plural");
+            objects.extend(self.list(plural, format!("{path}?{}", self.selector())).await);
+        }
+        self.lock().is_set_back(objects);
+    }
+
+    async fn list(&self, plural: &str, path: String) -> Vec<(Key, Value)> {
+        let request = Request::get(&path).body(Vec::new()).expect("a request");
+        let mut list = self.client.request::<Value>(request).await.expect("a list");
+        let kind = list["kind"]
+            .as_str()
+            .and_then(|kind| kind.strip_suffix("List"))
+            .map(str::to_owned);
+        let items = list["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        let keyed = items.into_iter().map(|mut object| {
+            // lists leave out what every item would repeat
+            object["kind"] = json!(kind);
+            object["apiVersion"] = list["apiVersion"].clone();
+            let name = name(&object).to_owned();
+            let plural = plural.to_owned();
+            (Key { plural, name }, object)
+        });
+        keyed.collect()
+    }
+
+    /// What finds the cluster-wide objects of this world.
+    fn selector(&self) -> String {
+        format!("labelSelector=world%3D{}", self.namespace)
+    }
+
     /// Takes the cluster-wide objects away, so that the lists of other worlds stay short.
     pub async fn end(self) {
-        let selector = format!("labelSelector=world%3D{}", self.namespace);
-        for path in [
-            "/api/v1/nodes",
-            "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
-            "/apis/storage.k8s.io/v1/volumeattachments",
-        ] {
-            let request = Request::delete(format!("{path}?{selector}"))
+        for path in CLUSTER_WIDE {
+            let request = Request::delete(format!("{path}?{}", self.selector()))
                 .body(Vec::new())
                 .expect("a request");
             self.client.request::<Value>(request).await.expect("deleted");
