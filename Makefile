@@ -32,7 +32,7 @@ OPERATOR_TESTS := $(filter-out control_plane,$(basename $(notdir $(wildcard test
 STANDIN_TESTS := $(basename $(notdir $(wildcard tests/standin/tests/*.rs)))
 
 .PHONY: fresh demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \
-	machine programs images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench
+	machine programs former images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench
 
 # ------------------------------------------------------------------------------------------------------------ the demo
 demo: machine images
@@ -52,7 +52,7 @@ test:
 	@tests/e2e/stages.sh $(CLUSTER)
 
 test-rust: format lints unit standin docs
-test-control-plane: programs
+test-control-plane: programs former
 	$(CARGO) test $(FOR) --test control_plane -- --include-ignored
 test-e2e: e2e
 test-long: images
@@ -93,6 +93,10 @@ docs:
 
 programs:
 	@tests/testbed/tools/build.sh $(if $(filter 0,$(CLUSTER)),etcd kubernetes helm) >/dev/null
+
+# the operator of an earlier commit, to upgrade from
+former:
+	@tests/control_plane/former.sh
 
 check-generated: programs e2e-programs
 	@$(SQLEDGE_PROGRAMS)/sqledge-operator crd | diff -u crds/sqledgeinstances.sqledge.io.yaml - \

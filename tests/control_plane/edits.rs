@@ -151,6 +151,77 @@ fn a_new_operator_image_writes_nothing_to_a_running_instance_until_its_spec_chan
     });
 }
 
+/// The template as an older version might have rendered it: other probes, another command, a variable less, a volume more.
+fn rendered_differently(stored: &Value) -> Value {
+    let mut former = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": stored["spec"],
+        "metadata": {"name": stored["metadata"]["name"], "annotations": stored["metadata"]["annotations"],
+            "labels": stored["metadata"]["labels"], "ownerReferences": stored["metadata"]["ownerReferences"]}});
+    let pod = &mut former["spec"]["template"]["spec"];
+    pod["containers"][0]["livenessProbe"] = json!({"tcpSocket": {"port": 1433}, "periodSeconds": 7});
+    pod["containers"][0]["command"] = json!(["/opt/mssql/bin/launch_sqlservr.sh", "/opt/mssql/bin/sqlservr"]);
+    pod["containers"][0]["env"].as_array_mut().expect("a list").pop();
+    pod["volumes"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({"name": "scratch", "emptyDir": {}}));
+    former
+}
+
+#[test]
+fn a_template_that_an_older_operator_rendered_differently_stays_until_the_spec_changes() {
+    play(async {
+        let world = World::new(&Make::default()).await;
+        let mut chance = Chance::new(73);
+        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+        world.create_instance(&json!({})).await;
+        begin(&world, &mut operator, &mut chance).await;
+        let stored = |world: &World| {
+            world
+                .lock()
+                .mirror
+                .get("deployments", "orders")
+                .cloned()
+                .expect("there")
+        };
+        let ours = stored(&world);
+        let path = format!(
+            "{}?fieldManager=sqledge-operator&force=true",
+            world.path("apps/v1", "deployments", "orders")
+        );
+        world
+            .send(
+                "PATCH",
+                &path,
+                "application/apply-patch+yaml",
+                rendered_differently(&ours),
+            )
+            .await;
+        let former = stored(&world);
+        assert_ne!(former["spec"]["template"], ours["spec"]["template"]);
+        operator.restart_as(&Setup {
+            image: "registry.example/operator:2".into(),
+            ..Setup::default()
+        });
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        assert_eq!(stored(&world), former, "{}", world.story());
+        world
+            .edit_instance(json!({"spec": {"image": "registry.example/engine:2"}}))
+            .await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        let renewed = ours["spec"]["template"].to_string();
+        let renewed = renewed
+            .replace("engine:1", "engine:2")
+            .replace("operator:1", "operator:2");
+        assert_eq!(
+            stored(&world)["spec"]["template"].to_string(),
+            renewed,
+            "{}",
+            world.story()
+        );
+        world.end().await;
+    });
+}
+
 #[test]
 fn a_deployment_that_somebody_changed_is_put_right() {
     play(async {
