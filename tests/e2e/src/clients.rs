@@ -1,138 +1,57 @@
-//! Clients of one database: the oracle's writer in the clients' network, and its judgement.
+//! Clients of one database of ours: the oracle's writer, and its judgement.
 
-use std::{
-    fs::{self, File, OpenOptions},
-    io::Write,
-    os::unix::fs::OpenOptionsExt,
-    path::PathBuf,
-    process::{Child, Stdio},
-};
+use std::path::PathBuf;
 
 use jiff::Timestamp;
-use oracle::{log::Log, outage::Outage};
-use serde::Deserialize;
+use oracle::{
+    log::{Log, Outcome},
+    outage::Outage,
+    verify::Verdict,
+};
 
 use crate::{
-    error::{Error, Result, ensure},
+    access::{Access, Writing},
+    error::{Result, ensure},
     instance::Instance,
-    lab::Lab,
     wait::{Seen, until},
 };
 
 /// A writer that runs until it is stopped, and what it saw.
 pub struct Clients<'a> {
-    lab: &'a Lab,
-    address: String,
-    epoch: i64,
-    folder: PathBuf,
-    writer: Option<Child>,
-}
-
-/// The oracle's judgement, as it prints it.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Verdict {
-    /// Rows that were acknowledged.
-    pub acknowledged: usize,
-    /// Rows that are stored.
-    pub stored: usize,
-    /// Rows that were acknowledged and are not stored.
-    pub lost: Vec<serde_json::Value>,
-    /// Everything else, for a message.
-    #[serde(flatten)]
-    pub rest: serde_json::Map<String, serde_json::Value>,
+    // before the access, whose password it may still read
+    writing: Writing,
+    access: Access<'a>,
 }
 
 impl<'a> Clients<'a> {
     /// Starts writing, 20 rows a second, a new connection for each, and returns once rows are acknowledged.
     pub fn start(instance: &Instance<'a>) -> Result<Self> {
-        let clients = Self::of(instance, 1)?;
-        clients.write()
-    }
-
-    /// Takes over the password and the address; writes nothing yet. Runs that share a table need epochs of their own.
-    fn of(instance: &Instance<'a>, epoch: i64) -> Result<Self> {
-        let lab = instance.lab();
-        let folder =
-            lab.bed()
-                .state_dir()
-                .join("clients")
-                .join(format!("{}-{}", instance.namespace(), instance.name()));
-        fs::create_dir_all(&folder).map_err(Error::file("create", &folder))?;
-        let address = format!("{}:{}", instance.address()?, instance.port()?);
+        let folder: PathBuf = ["clients", &format!("{}-{}", instance.namespace(), instance.name())]
+            .iter()
+            .collect();
+        let access = Access::new(instance.lab(), &folder, reach(instance)?, &instance.password()?)?;
         let clients = Self {
-            lab,
-            address,
-            epoch,
-            folder,
-            writer: None,
+            writing: access.write(1, "50ms", &[])?,
+            access,
         };
-        // neither on a command line nor in a log, and readable by nobody else
-        let path = clients.password_file();
-        let _ = fs::remove_file(&path);
-        let mut file = OpenOptions::new()
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(Error::file("write", &path))?;
-        file.write_all(instance.password()?.as_bytes())
-            .map_err(Error::file("write", &path))?;
+        clients.await_rows_after(Timestamp::now(), 30)?;
         Ok(clients)
-    }
-
-    fn write(mut self) -> Result<Self> {
-        // what an earlier instance of this name was promised is no promise of this one
-        let _ = fs::remove_file(self.log_file());
-        let errors = self.folder.join("writer.err");
-        let errors_file = File::create(&errors).map_err(Error::file("write", &errors))?;
-        let mut command = self.lab.bed().command("client")?;
-        command
-            .arg(self.lab.programs().program("oracle"))
-            .arg("write")
-            .args(self.access());
-        command
-            .args(["--epoch", &self.epoch.to_string(), "--interval", "50ms", "--log"])
-            .arg(self.log_file());
-        command
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::from(errors_file));
-        self.writer = Some(command.spawn().map_err(Error::file("start", "oracle write"))?);
-        self.await_rows_after(Timestamp::now(), 30)?;
-        Ok(self)
-    }
-
-    fn access(&self) -> Vec<String> {
-        vec![
-            "--address".to_owned(),
-            self.address.clone(),
-            "--password-file".to_owned(),
-            self.password_file().display().to_string(),
-        ]
-    }
-
-    fn password_file(&self) -> PathBuf {
-        self.folder.join("password")
-    }
-
-    fn log_file(&self) -> PathBuf {
-        self.folder.join(format!("rows-{}.log", self.epoch))
     }
 
     /// The address they write to, fixed at the start.
     pub fn address(&self) -> &str {
-        &self.address
+        &self.access.address
     }
 
     /// Reads back at the address that the instance has now; for one that was made anew.
     pub fn readdress(&mut self, instance: &Instance) -> Result<()> {
-        self.address = format!("{}:{}", instance.address()?, instance.port()?);
+        self.access.address = reach(instance)?;
         Ok(())
     }
 
     /// What they saw so far.
     pub fn log(&self) -> Result<Log> {
-        Log::read(&self.log_file()).map_err(Error::malformed("the clients' log"))
+        self.writing.log()
     }
 
     /// How many rows were acknowledged so far.
@@ -142,15 +61,15 @@ impl<'a> Clients<'a> {
 
     /// Waits until rows are acknowledged that were sent after an instant.
     pub fn await_rows_after(&self, instant: Timestamp, seconds: u64) -> Result<()> {
-        until(seconds, &format!("clients of {} can write", self.address), || {
+        until(seconds, &format!("clients of {} can write", self.address()), || {
             let log = match self.log() {
                 Ok(log) => log,
-                Err(error) => return Ok(Seen::NotYet(format!("{error}; {}", self.complaints()))),
+                Err(error) => return Ok(Seen::NotYet(format!("{error}; {}", self.writing.complaints()))),
             };
             let after = log
                 .attempts
                 .iter()
-                .filter(|a| a.outcome == oracle::log::Outcome::Ack && a.started.wall > instant);
+                .filter(|a| a.outcome == Outcome::Ack && a.started.wall > instant);
             if after.count() >= 3 {
                 return Ok(Seen::There(()));
             }
@@ -159,106 +78,50 @@ impl<'a> Clients<'a> {
         })
     }
 
-    fn complaints(&self) -> String {
-        fs::read_to_string(self.folder.join("writer.err"))
-            .unwrap_or_default()
-            .trim()
-            .to_owned()
-    }
-
     /// How many rows are in the table right now, by a query.
     pub fn count(&self) -> Result<usize> {
-        Ok(self.judge()?.0.stored)
+        Ok(self.judge()?.stored)
     }
 
     /// How long nobody could write because of what happened at an instant.
     pub fn outage(&self, at: Timestamp, before: Option<Timestamp>) -> Result<Outage> {
         let outage = oracle::outage::outage(&self.log()?, at, before);
         ensure(outage.recovered, || {
-            format!("clients of {} could not write again: {outage:?}", self.address)
+            format!("clients of {} could not write again: {outage:?}", self.address())
         })?;
         Ok(outage)
     }
 
     /// Runs a statement, with the same address and password.
     pub fn run(&self, statement: &str) -> Result<()> {
-        let mut command = self.lab.bed().command("client")?;
-        command
-            .arg(self.lab.programs().program("statement"))
-            .arg(&self.address)
-            .arg(self.password_file())
-            .arg(statement);
-        let output = command
-            .stdin(Stdio::null())
-            .output()
-            .map_err(Error::file("run", "statement"))?;
-        let words = || String::from_utf8_lossy(&output.stderr).trim().to_owned();
-        ensure(output.status.success(), || {
-            format!("`{statement}` at {}: {}", self.address, words())
-        })
+        self.access.run(statement)
     }
 
     /// Stops writing; attempts under way are waited for.
     pub fn stop(&mut self) -> Result<()> {
-        let Some(mut writer) = self.writer.take() else {
-            return Ok(());
-        };
-        let pid = writer.id().to_string();
-        let _ = std::process::Command::new("kill").args(["-TERM", &pid]).status();
-        let status = writer.wait().map_err(Error::file("wait for", "oracle write"))?;
-        ensure(status.success(), || {
-            format!("`oracle write` ended with {status}: {}", self.complaints())
-        })
+        self.writing.stop()
     }
 
     /// Stops writing and reads everything back: every acknowledged row is there, once and in order, and no old engine
     /// acknowledged anything after a new one.
     pub fn verify(&mut self) -> Result<Verdict> {
         self.stop()?;
-        let (verdict, clean) = self.judge()?;
-        ensure(clean, || {
+        let verdict = self.judge()?;
+        ensure(verdict.is_clean(), || {
             format!(
                 "rows at {} are not what clients were promised: {verdict:?}",
-                self.address
+                self.address()
             )
-        })?;
-        ensure(verdict.acknowledged > 0, || {
-            format!("nothing was ever written at {}", self.address)
         })?;
         Ok(verdict)
     }
 
     /// Reads back, as it is.
-    fn judge(&self) -> Result<(Verdict, bool)> {
-        let mut command = self.lab.bed().command("client")?;
-        command
-            .arg(self.lab.programs().program("oracle"))
-            .arg("verify")
-            .args(self.access())
-            .args(["--json", "--wait", "20s", "--log"]);
-        let output = command
-            .arg(self.log_file())
-            .stdin(Stdio::null())
-            .output()
-            .map_err(Error::file("run", "oracle verify"))?;
-        if !matches!(output.status.code(), Some(0 | 1)) {
-            let output = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-            return Err(Error::Program {
-                program: "oracle verify".to_owned(),
-                output,
-            });
-        }
-        let verdict = serde_json::from_slice(&output.stdout).map_err(Error::malformed("the oracle's verdict"))?;
-        Ok((verdict, output.status.success()))
+    fn judge(&self) -> Result<Verdict> {
+        self.access.judge(&self.writing, "20s")
     }
 }
 
-impl Drop for Clients<'_> {
-    fn drop(&mut self) {
-        if let Some(writer) = &mut self.writer {
-            let _ = writer.kill();
-            let _ = writer.wait();
-        }
-        let _ = fs::remove_file(self.password_file());
-    }
+fn reach(instance: &Instance) -> Result<String> {
+    Ok(format!("{}:{}", instance.address()?, instance.port()?))
 }

@@ -3,6 +3,7 @@
 //! Everything goes through the programs a user has: kubectl, helm, the `testbed` and the `oracle`. Nothing here knows how the
 //! operator works inside; what it did is read from the API server's audit log and from the storage host's log.
 
+pub mod access;
 pub mod clients;
 pub mod error;
 pub mod harness;
