@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::process::{PRESENT, Process, control_plane, get, merge, namespaces, path, post};
-use crate::server::play;
+use crate::process::{PRESENT, Process, get, merge, namespaces, path, post};
+use crate::server::{play, shared};
 use crate::world::{INSTANCE, instance};
 
 const IMAGE: &str = "registry.example/operator:1";
@@ -36,7 +36,7 @@ async fn await_served(operator: &Process, namespace: &str) {
 #[test]
 fn an_operator_of_two_namespaces_serves_both_and_touches_nothing_in_a_third() {
     play(async {
-        let at = control_plane().await;
+        let at = shared().await;
         let client = at.client();
         namespaces(&client, &["ns-home", "ns-one", "ns-two", "ns-other"]).await;
         // the one that is not watched is there first, so that it would be seen first

@@ -1,4 +1,5 @@
-//! The operator as a program against a control plane of its own: settings file, election, watches and all.
+//! The operator as a program: settings file, election, watches and all. It serves only the namespaces it is given, so that it can share the
+//! control plane with tests that drive operators of their own.
 
 use std::fs;
 use std::path::Path;
@@ -7,7 +8,6 @@ use std::time::Duration;
 use http::Request;
 use kube::Client;
 use serde_json::{Value, json};
-use tokio::sync::OnceCell;
 
 use crate::program::Program;
 use crate::server::{ControlPlane, until};
@@ -16,12 +16,6 @@ use crate::server::{ControlPlane, until};
 pub const PRESENT: &str = env!("CARGO_BIN_EXE_sqledge-operator");
 /// Time for what takes a moment, on a machine with other things to do.
 const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The control plane of the tests that run programs: in the one of all others they would serve other tests' instances.
-pub async fn control_plane() -> &'static ControlPlane {
-    static SHARED: OnceCell<ControlPlane> = OnceCell::const_new();
-    SHARED.get_or_init(ControlPlane::start).await
-}
 
 /// A running operator.
 pub struct Process {

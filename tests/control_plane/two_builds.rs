@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
-use crate::process::{PRESENT, Process, control_plane, get, merge, namespaces, path, post};
-use crate::server::{cache, play};
+use crate::process::{PRESENT, Process, get, merge, namespaces, path, post};
+use crate::server::{cache, play, shared};
 use crate::world::instance;
 
 const HOME: &str = "p7-home";
@@ -53,7 +53,7 @@ fn deployment(name: &str) -> String {
 #[test]
 fn an_upgrade_from_an_earlier_build_leaves_every_deployment_as_it_is_until_its_resource_changes() {
     play(async {
-        let at = control_plane().await;
+        let at = shared().await;
         let client = at.client();
         namespaces(&client, &[HOME, SHOP]).await;
         for (name, spec) in instances() {

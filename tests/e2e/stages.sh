@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# `make test`: every stage, cheapest first, until one fails; at the end how long each took and how many tests there were.
+# `make test`: every stage, cheapest first, until one fails; at the end how long each took and how many tests there were. One of them mostly
+# waits (for nodes to be called NotReady); it runs beside those that mostly compute, and its words come when they are done.
 #
 #   tests/e2e/stages.sh CLUSTER     CLUSTER=0: without what needs root and nodes
 set -uo pipefail
@@ -9,6 +10,7 @@ export CLUSTER=$cluster
 
 everywhere=(format machine lints unit standin docs programs check-generated test-control-plane policies storage)
 nodes=(sanity testbed-itself e2e)
+beside=testbed-itself
 stages=("${everywhere[@]}")
 [ "$cluster" = 0 ] || stages+=("${nodes[@]}")
 
@@ -17,21 +19,57 @@ rm -rf "$logs"
 mkdir -p "$logs"
 summary=()
 result=0
-for stage in "${stages[@]}"; do
-  echo
-  echo "==== $stage"
-  began=$SECONDS
-  make --no-print-directory "$stage" CLUSTER="$cluster" 2>&1 </dev/null | tee "$logs/$stage.log"
-  status=${PIPESTATUS[0]}
-  took=$((SECONDS - began))
-  if [ "$status" -eq 0 ]; then
-    summary+=("$(printf '%-20s ok      %5d s' "$stage" "$took")")
+run() { make --no-print-directory "$1" CLUSTER="$cluster" 2>&1 </dev/null; }
+
+# done_with STAGE STATUS SECONDS
+done_with() {
+  if [ "$2" -eq 0 ]; then
+    summary+=("$(printf '%-20s ok      %5d s' "$1" "$3")")
   else
-    summary+=("$(printf '%-20s FAILED  %5d s   %s' "$stage" "$took" "$logs/$stage.log")")
+    summary+=("$(printf '%-20s FAILED  %5d s   %s' "$1" "$3" "$logs/$1.log")")
     result=1
-    break
   fi
+}
+
+# in a process group of its own, so that it can be ended as a whole; it leaves its time behind
+begin_beside() {
+  set -m
+  (
+    began=$SECONDS
+    run "$beside" >"$logs/$beside.log"
+    status=$?
+    echo $((SECONDS - began)) >"$logs/$beside.seconds"
+    exit $status
+  ) &
+  beside_pid=$!
+  set +m
+  trap 'kill -TERM -- "-$beside_pid"; exit 130' INT TERM
+}
+end_beside() {
+  [ -n "${beside_pid:-}" ] || return 0
+  wait "$beside_pid"
+  status=$?
+  beside_pid=
+  trap - INT TERM
+  printf '\n==== %s (beside the stages above)\n' "$beside"
+  cat "$logs/$beside.log"
+  done_with "$beside" "$status" "$(cat "$logs/$beside.seconds")"
+}
+
+for stage in "${stages[@]}"; do
+  if [ "$stage" = "$beside" ]; then
+    end_beside
+  else
+    [ "$stage" != test-control-plane ] || [ "$cluster" = 0 ] || begin_beside
+    printf '\n==== %s\n' "$stage"
+    began=$SECONDS
+    run "$stage" | tee "$logs/$stage.log"
+    done_with "$stage" "${PIPESTATUS[0]}" $((SECONDS - began))
+  fi
+  [ $result -eq 0 ] || break
 done
+# it takes its testbed down by itself
+end_beside
 
 # cargo's lines, those of our own scripts and of csi-sanity count single tests; `go test` one line for each package
 counted=$(cat "$logs"/*.log | sed 's/\x1b\[[0-9;]*m//g' | awk '
