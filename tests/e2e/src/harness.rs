@@ -97,8 +97,11 @@ impl Selection {
     }
 }
 
-/// Runs the tests that the command line selects. `E2E_KEEP=1` uses a cluster that is up and leaves it up.
+/// Runs the tests that the command line selects. `E2E_KEEP=1` uses a cluster that is up and leaves it up; `E2E_NAME` gives it another name, so
+/// that two runs can stand side by side.
 pub fn main(name: &str, tests: &[Test]) -> ExitCode {
+    let chosen_name = env::var("E2E_NAME").ok();
+    let name = chosen_name.as_deref().unwrap_or(name);
     let selection = Selection::of(env::args().skip(1));
     let chosen: Vec<&Test> = tests.iter().filter(|test| selection.takes(test.name)).collect();
     if selection.list {
