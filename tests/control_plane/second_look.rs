@@ -208,7 +208,10 @@ fn an_intruder_that_came_between_record_and_opening_keeps_the_gate_shut() {
         let about = "somebody else took the claim just before the gate was to open";
         let (world, mut operator) = first_start().await;
         operator.look(&Lag::default());
-        operator.pass().await;
+        operator.wire.arm(Fault::CrashAfterWrite(1));
+        let passed = operator.pass().await;
+        assert!(matches!(passed, Passed::Crashed), "{passed:?}");
+        operator.restart();
         let recorded = {
             let state = world.lock();
             let claim = state.mirror.get("persistentvolumeclaims", "old-data").cloned();

@@ -31,6 +31,9 @@ fn deletion(uid: &str, version: &str, grace: Option<u32>) -> Value {
 async fn the_holder_is_recorded_on_exactly_the_claim_that_was_judged() {
     let canned = cluster(&json!({}));
     canned.remove(ATTACHMENT);
+    let mut node = canned.get(NODE);
+    node["status"]["volumesInUse"] = json!(["another"]);
+    canned.put(NODE, node);
     pod(&canned, "orders-1-a", true);
     let annotations = json!({"sqledge.io/instance-uid": "uid-orders", "sqledge.io/volume-id": "volume-1",
         "sqledge.io/holder-pod": "uid-orders-1-a"});

@@ -44,10 +44,15 @@ pub struct Canned {
     /// Paths of what was read, in this order.
     read: Arc<Mutex<Vec<String>>>,
     /// Writes change the objects; else they are only written down.
-    pub obeys: bool,
+    obeys: bool,
 }
 
 impl Canned {
+    pub fn that_obeys(mut self) -> Self {
+        self.obeys = true;
+        self
+    }
+
     pub fn put(&self, path: &str, object: Value) {
         self.objects
             .lock()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use sqledge_operator::controller;
 
-use crate::canned::{Canned, Sent};
+use crate::canned::Sent;
 use crate::passes::{Engine, Meeting, operator, pass, replica};
 use crate::shop::{ATTACHMENT, CLAIM, INSTANCE, LEASE, NODE, PODS, cluster, pod};
 
@@ -57,10 +57,8 @@ async fn nothing_that_can_be_done_waits_for_a_login_or_an_event() {
 
 #[tokio::test]
 async fn record_and_gate_follow_each_other_in_one_pass_and_each_status_stands_before_the_next_act() {
-    let canned = Canned {
-        obeys: true,
-        ..cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}))
-    };
+    let canned =
+        cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"})).that_obeys();
     // it was Ready, or there would be nothing to fail over from
     let mut resource = canned.get(INSTANCE);
     resource["status"] = json!({"engineVersion": "16.0.1000.6"});
