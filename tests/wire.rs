@@ -73,6 +73,8 @@ struct Canned {
     read: Arc<Mutex<Vec<String>>>,
     /// Writes change the objects; else they are only written down.
     obeys: bool,
+    /// The next write to this path is a conflict.
+    conflict: Arc<Mutex<Option<String>>>,
 }
 
 impl Canned {
@@ -177,6 +179,16 @@ impl Canned {
             content_type: header.unwrap_or_default().to_owned(),
             body: body.clone(),
         });
+        if self
+            .conflict
+            .lock()
+            .expect("no panic inside")
+            .take_if(|conflict| conflict == path)
+            .is_some()
+        {
+            let body = json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409});
+            return Ok(response(409, &body));
+        }
         if self.obeys {
             self.obey(&parts.method, path, header.unwrap_or_default(), &body);
         }
@@ -731,4 +743,22 @@ async fn whoever_takes_over_from_a_leader_that_went_with_the_node_has_logged_in_
         (sent[0].method.as_str(), sent[0].path.as_str()),
         ("DELETE", format!("{PODS}/orders-1-a").as_str())
     );
+}
+
+#[tokio::test]
+async fn what_has_changed_since_it_was_judged_is_judged_once_more_in_the_same_pass() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    pod(&canned, "orders-1-b", true);
+    let path = format!("{NODE}/status");
+    *canned.conflict.lock().expect("no panic inside") = Some(path.clone());
+    let meeting = Meeting {
+        node_silent: true,
+        ..Meeting::default()
+    };
+    let (context, _publisher) = operator(&canned, &meeting);
+    pass(&context, &meeting).await;
+    let sent = canned.sent.lock().expect("no panic inside").clone();
+    assert_eq!(sent.iter().filter(|sent| sent.path == path).count(), 2, "{sent:#?}");
+    let looks = canned.reads().iter().filter(|read| *read == CLAIM).count();
+    assert_eq!(looks, 2, "a conflict is no reason to try the same again");
 }
