@@ -199,13 +199,15 @@ impl Decided {
 
 /// Carries out the verdict's irreversible act, and those that follow from it at once. What an act rests on is read again first, and the
 /// decision taken again on that: what is then found right is done, whatever the caches made of it. Each act's status is written while the next
-/// look is under way, and before the next act. Leaves behind the last decision; whether anything was done, and how it ended.
+/// look is under way, and before the next act. What has changed since it was judged is judged once more, because the kubelet writes to a pod that
+/// stops just then. Leaves behind the last decision; whether anything was done, and how it ended.
 async fn act(context: &Context, plan: &Plan, decided: &mut Decided, failed: Option<&Error>) -> (bool, Result<()>) {
-    let mut acts = 0;
+    let (mut acts, mut moved, mut is_fresh) = (0, false, false);
     let done = loop {
         let Decided { world, verdict } = &*decided;
         let Some(wanted) = &verdict.act else { break Ok(()) };
-        if acts == 0 && wanted.needs_quorum(world.scene.claim.holder.as_ref()) {
+        let needs_quorum = wanted.needs_quorum(world.scene.claim.holder.as_ref());
+        if needs_quorum && !is_fresh {
             match Box::pin(look_again(context, world)).await {
                 Ok(Some(world)) => {
                     let again = Decided::of(world);
@@ -213,6 +215,7 @@ async fn act(context: &Context, plan: &Plan, decided: &mut Decided, failed: Opti
                         tracing::debug!(instance = %again.world.instance.name, wanted = wanted.name(), found = again.verdict.reason, "a second look does not agree");
                     }
                     *decided = again;
+                    is_fresh = true;
                 }
                 Ok(None) => break Ok(()),
                 Err(error) => break Err(error),
@@ -224,8 +227,13 @@ async fn act(context: &Context, plan: &Plan, decided: &mut Decided, failed: Opti
         if !context.leadership.holds() {
             break Ok(());
         }
-        if let Err(error) = carry_out(context, world, verdict, act).await {
-            break Err(error);
+        match carry_out(context, world, verdict, act).await {
+            Ok(()) => {}
+            Err(error) if error.is_moved() && needs_quorum && !moved => {
+                (moved, is_fresh) = (true, false);
+                continue;
+            }
+            Err(error) => break Err(error),
         }
         acts += 1;
         if acts == MOST_ACTS || !another_follows(world, act) {

@@ -14,6 +14,10 @@ pub struct Heartbeats {
     book: Mutex<Book>,
 }
 
+/// When the API server was asked.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked(Instant);
+
 #[derive(Debug, Default)]
 struct Book {
     beats: HashMap<String, Beat>,
@@ -65,12 +69,19 @@ impl Heartbeats {
         }
     }
 
-    /// Notes a Lease as the API server has read it from its store. That is never older than what was seen before, unless the store was set
-    /// back: then all that is known of the node begins anew.
-    pub fn read(&self, node: &str, version: &str) {
+    /// The moment before a request is sent; see [`Heartbeats::read`].
+    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
+    pub fn asking(&self) -> Asked {
+        Asked(Instant::now())
+    }
+
+    /// Notes a Lease as the API server has read it from its store. That is never older than what had been seen when it was asked, unless the
+    /// store was set back: then all that is known of the node begins anew.
+    pub fn read(&self, node: &str, version: &str, Asked(asked): Asked) {
         {
             let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_set_back = |beat: &Beat| is_older(version, &beat.version);
+            // an answer that another one has overtaken says nothing, and a baseline that it moved would let an old renewal count as a new one
+            let is_set_back = |beat: &Beat| is_older(version, &beat.version) && beat.since < asked;
             if book.beats.get(node).is_some_and(is_set_back) {
                 book.beats.remove(node);
                 for nodes in book.baselines.values_mut() {
@@ -191,12 +202,24 @@ mod tests {
         beats.saw("n1", "6");
         assert!(!beats.renewed_since_release("pod", "n1"), "delivered late");
         beats.age(Duration::from_secs(60));
-        beats.read("n1", "5");
+        beats.read("n1", "5", beats.asking());
         let beat = beats.of("n1").expect("known");
         assert!(!beat.renewed && beat.unchanged < Duration::from_secs(60));
         assert!(!beats.renewed_since_release("pod", "n1"), "that was before the release");
         beats.saw("n1", "6");
         assert!(beats.of("n1").expect("known").renewed && beats.renewed_since_release("pod", "n1"));
+    }
+
+    #[test]
+    fn an_answer_that_was_overtaken_moves_no_baseline() {
+        let beats = Heartbeats::default();
+        beats.saw("n1", "7");
+        let early = beats.asking();
+        beats.saw("n1", "8");
+        beats.released("pod", [("n1".to_owned(), "8".to_owned())]);
+        beats.read("n1", "7", early);
+        beats.saw("n1", "8");
+        assert!(!beats.renewed_since_release("pod", "n1"), "8 was there at the release");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::api::SqlEdgeInstance;
 use crate::cluster::CLUSTER_WIDE;
 use crate::context::Context;
 use crate::error::Result;
+use crate::heartbeats::Asked;
 use crate::instance::Instance;
 use crate::scene::{Holder, PodFacts};
 use crate::watch::NODE_LEASES;
@@ -120,8 +121,9 @@ fn runs(pods: &[Pod], holder: &str) -> bool {
 
 /// Call only after a quorum read has shown that the holder's pod is gone.
 async fn begin_release(context: &Context, holder: &str) -> Result<()> {
+    let asked = context.heartbeats.asking();
     let leases: Vec<Lease> = context.cluster.list(NODE_LEASES).await?;
-    see(context, &leases);
+    see(context, asked, &leases);
     let versions = leases
         .iter()
         .map(|lease| (lease.name_any(), lease.resource_version().unwrap_or_default()));
@@ -129,11 +131,10 @@ async fn begin_release(context: &Context, holder: &str) -> Result<()> {
     Ok(())
 }
 
-fn see(context: &Context, leases: &[Lease]) {
+fn see(context: &Context, asked: Asked, leases: &[Lease]) {
     for lease in leases {
-        context
-            .heartbeats
-            .read(&lease.name_any(), &lease.resource_version().unwrap_or_default());
+        let version = lease.resource_version().unwrap_or_default();
+        context.heartbeats.read(&lease.name_any(), &version, asked);
     }
 }
 
@@ -165,15 +166,16 @@ impl Nodes {
 
 /// Looks at these nodes' Leases; at all of them where a release begins.
 async fn look_at_leases(context: &Context, gone: Option<&Holder>, nodes: &Nodes) -> Result<()> {
+    let asked = context.heartbeats.asking();
     match (gone, nodes) {
         (Some(holder), _) if !context.heartbeats.knows_release_of(&holder.pod) => {
             begin_release(context, &holder.pod).await?;
         }
-        (_, Nodes::All) => see(context, &context.cluster.list(NODE_LEASES).await?),
+        (_, Nodes::All) => see(context, asked, &context.cluster.list(NODE_LEASES).await?),
         (_, Nodes::These(names)) => {
             let leases = names.iter().map(|name| context.cluster.get::<Lease>(NODE_LEASES, name));
             let leases: Vec<Lease> = try_join_all(leases).await?.into_iter().flatten().collect();
-            see(context, &leases);
+            see(context, asked, &leases);
         }
     }
     Ok(())

@@ -45,12 +45,19 @@ pub struct Canned {
     read: Arc<Mutex<Vec<String>>>,
     /// Writes change the objects; else they are only written down.
     obeys: bool,
+    /// The next write to this path is a conflict.
+    conflict: Arc<Mutex<Option<String>>>,
 }
 
 impl Canned {
     pub fn that_obeys(mut self) -> Self {
         self.obeys = true;
         self
+    }
+
+    /// The next write to this path is a conflict.
+    pub fn refuse_once(&self, path: &str) {
+        *self.conflict.lock().expect("no panic inside") = Some(path.to_owned());
     }
 
     pub fn put(&self, path: &str, object: Value) {
@@ -164,6 +171,11 @@ impl Canned {
             content_type: header.unwrap_or_default().to_owned(),
             body: body.clone(),
         });
+        let mut conflict = self.conflict.lock().expect("no panic inside");
+        if conflict.take_if(|conflict| conflict == path).is_some() {
+            let body = json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409});
+            return Ok(response(409, &body));
+        }
         if self.obeys {
             self.obey(&parts.method, path, header.unwrap_or_default(), &body);
         }

@@ -106,3 +106,21 @@ async fn whoever_takes_over_from_a_leader_that_went_with_the_node_has_logged_in_
         ("DELETE", format!("{PODS}/orders-1-a").as_str())
     );
 }
+
+#[tokio::test]
+async fn what_has_changed_since_it_was_judged_is_judged_once_more_in_the_same_pass() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    pod(&canned, "orders-1-b", true);
+    let path = format!("{NODE}/status");
+    canned.refuse_once(&path);
+    let meeting = Meeting {
+        node_silent: true,
+        ..Meeting::default()
+    };
+    let (context, _publisher) = operator(&canned, &meeting);
+    pass(&context, &meeting).await;
+    let sent = canned.sent();
+    assert_eq!(sent.iter().filter(|sent| sent.path == path).count(), 2, "{sent:#?}");
+    let looks = canned.reads().iter().filter(|read| *read == CLAIM).count();
+    assert_eq!(looks, 2, "a conflict is no reason to try the same again");
+}
