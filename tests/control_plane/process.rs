@@ -77,8 +77,8 @@ pub async fn post(client: &Client, path: &str, object: &Value) {
     send(client, "POST", path, "application/json", object).await;
 }
 
-pub async fn merge(client: &Client, path: &str, patch: &Value) {
-    send(client, "PATCH", path, "application/merge-patch+json", patch).await;
+pub async fn merge(client: &Client, path: &str, change: &Value) {
+    send(client, "PATCH", path, "application/merge-patch+json", change).await;
 }
 
 async fn send(client: &Client, method: &str, path: &str, content_type: &str, body: &Value) {
