@@ -5,7 +5,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 /// An object's place: plural of its kind and its name. A world has one namespace, and its cluster-wide names are its own.
@@ -45,11 +44,20 @@ impl Place {
     }
 }
 
+/// One change: when it was, and what is stored since; `None` is "gone".
+struct Change {
+    moment: usize,
+    name: String,
+    object: Option<Value>,
+}
+
 /// The objects of a world and how they came to be.
 #[derive(Default)]
 pub struct Mirror {
     current: BTreeMap<Key, Value>,
-    history: Vec<(Key, Option<Value>)>,
+    /// By kind, because a cache shows one.
+    history: BTreeMap<String, Vec<Change>>,
+    moment: usize,
 }
 
 impl Mirror {
@@ -65,18 +73,32 @@ impl Mirror {
             Some(new) => self.current.insert(key.clone(), new.clone()),
             None => self.current.remove(&key),
         };
-        self.history.push((key, object));
+        self.remember(key, object);
+    }
+
+    fn remember(&mut self, key: Key, object: Option<Value>) {
+        self.moment += 1;
+        self.history.entry(key.plural).or_default().push(Change {
+            moment: self.moment,
+            name: key.name,
+            object,
+        });
     }
 
     /// The past is another one: from now on this is stored, whatever was before.
     pub fn replace(&mut self, objects: Vec<(Key, Value)>) {
         let gone = std::mem::take(&mut self.current);
         self.current.extend(objects);
-        let gone = gone.into_keys().filter(|key| !self.current.contains_key(key));
-        self.history.extend(gone.map(|key| (key, None)));
-        let there = self.current.iter();
-        self.history
-            .extend(there.map(|(key, object)| (key.clone(), Some(object.clone()))));
+        for key in gone
+            .into_keys()
+            .filter(|key| !self.current.contains_key(key))
+            .collect::<Vec<_>>()
+        {
+            self.remember(key, None);
+        }
+        for (key, object) in self.current.clone() {
+            self.remember(key, Some(object));
+        }
     }
 
     /// One object.
@@ -103,24 +125,27 @@ impl Mirror {
 
     /// How much has happened so far.
     pub fn moment(&self) -> usize {
-        self.history.len()
+        self.moment
+    }
+
+    /// How often a kind had changed at an earlier moment.
+    pub fn changes(&self, plural: &str, moment: usize) -> usize {
+        let history = self.history.get(plural).map(Vec::as_slice).unwrap_or_default();
+        history.partition_point(|change| change.moment <= moment)
     }
 
     /// All objects of a kind as they were at an earlier moment.
-    pub fn list_as_of<K: DeserializeOwned>(&self, plural: &str, moment: usize) -> Vec<K> {
-        let mut then: BTreeMap<&Key, &Value> = BTreeMap::new();
-        for (key, object) in self.history[..moment].iter().filter(|(key, _)| key.plural == plural) {
-            match object {
-                Some(object) => then.insert(key, object),
-                None => then.remove(key),
+    pub fn list_as_of(&self, plural: &str, moment: usize) -> impl Iterator<Item = &Value> {
+        let history = self.history.get(plural).map(Vec::as_slice).unwrap_or_default();
+        let mut then: BTreeMap<&str, &Value> = BTreeMap::new();
+        for change in history.iter().take(self.changes(plural, moment)) {
+            match &change.object {
+                Some(object) => then.insert(&change.name, object),
+                None => then.remove(change.name.as_str()),
             };
         }
-        then.values().map(|object| parse(object)).collect()
+        then.into_values()
     }
-}
-
-fn parse<K: DeserializeOwned>(object: &Value) -> K {
-    serde_json::from_value(object.clone()).expect("the API server's own object parses")
 }
 
 pub fn uid(object: &Value) -> &str {

@@ -1,12 +1,12 @@
 //! One replica of the operator, driven pass by pass: its caches show what the test lets them show, its client speaks through the fault
 //! layer, and its login is answered by the machines of the world.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::runtime::controller::Action;
@@ -32,7 +32,7 @@ use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
 use sqledge_operator::watch::Caches;
 
 use crate::chance::Chance;
-use crate::mirror::text;
+use crate::mirror::{Mirror, name, text};
 use crate::wire::{Fault, Wire};
 use crate::world::{DRIVER, INSTANCE, State, World};
 
@@ -95,6 +95,54 @@ struct Writers {
     attachments: Writer<VolumeAttachment>,
 }
 
+/// The API server's objects on their way into the caches of one replica.
+struct Watched<'a> {
+    mirror: &'a Mirror,
+    /// By kind, how many of its changes the cache has seen: parsing is dear, and most of the time nothing is new.
+    shown: &'a mut BTreeMap<&'static str, usize>,
+}
+
+impl Watched<'_> {
+    fn deliver(mut self, writers: &mut Writers, lag: &Lag, heartbeats: &Heartbeats) {
+        self.fill(&mut writers.instances, "sqledgeinstances", lag.instances, |_| true);
+        self.fill(&mut writers.deployments, "deployments", lag.deployments, is_ours);
+        self.fill(&mut writers.services, "services", lag.services, is_ours);
+        self.fill(&mut writers.claims, "persistentvolumeclaims", lag.claims, is_ours);
+        self.fill(&mut writers.pods, "pods", lag.pods, is_ours);
+        self.fill(&mut writers.nodes, "nodes", lag.nodes, |_| true);
+        self.fill(&mut writers.attachments, "volumeattachments", lag.attachments, |_| true);
+        if let Some(moment) = self.news("leases", lag.leases) {
+            for lease in self.mirror.list_as_of("leases", moment) {
+                heartbeats.saw(name(lease), text(lease, "/metadata/resourceVersion"));
+            }
+        }
+    }
+
+    /// The moment to show of a kind, unless it looks as it did.
+    fn news(&mut self, plural: &'static str, behind: usize) -> Option<usize> {
+        let moment = self.mirror.moment().saturating_sub(behind);
+        let changes = self.mirror.changes(plural, moment);
+        (self.shown.insert(plural, changes) != Some(changes)).then_some(moment)
+    }
+
+    fn fill<K>(&mut self, writer: &mut Writer<K>, plural: &'static str, behind: usize, shows: impl Fn(&K) -> bool)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + 'static,
+    {
+        let Some(moment) = self.news(plural, behind) else {
+            return;
+        };
+        writer.apply_watcher_event(&Event::Init);
+        for object in self.mirror.list_as_of(plural, moment) {
+            let object = K::deserialize(object).expect("the API server's own object parses");
+            if shows(&object) {
+                writer.apply_watcher_event(&Event::InitApply(object));
+            }
+        }
+        writer.apply_watcher_event(&Event::InitDone);
+    }
+}
+
 /// A replica.
 pub struct Operator {
     pub wire: Arc<Wire>,
@@ -102,6 +150,7 @@ pub struct Operator {
     state: Arc<Mutex<State>>,
     setup: Setup,
     writers: Writers,
+    shown: BTreeMap<&'static str, usize>,
     publisher: tokio::sync::Mutex<Publisher>,
 }
 
@@ -120,6 +169,7 @@ impl Operator {
             state: world.state.clone(),
             setup: setup.clone(),
             writers,
+            shown: BTreeMap::new(),
             publisher: publisher.into(),
         }
     }
@@ -128,6 +178,7 @@ impl Operator {
     pub fn restart(&mut self) {
         let publisher;
         (self.context, self.writers, publisher) = fresh(&self.wire, &self.state, &self.setup);
+        self.shown.clear();
         self.publisher = publisher.into();
     }
 
@@ -147,48 +198,11 @@ impl Operator {
     /// The watches deliver, but not more than this.
     pub fn look(&mut self, lag: &Lag) {
         let state = self.state.lock().expect("no panic inside");
-        let mirror = &state.mirror;
-        let then = |behind: usize| mirror.moment().saturating_sub(behind);
-        fill(
-            &mut self.writers.instances,
-            mirror.list_as_of("sqledgeinstances", then(lag.instances)),
-            |_| true,
-        );
-        fill(
-            &mut self.writers.deployments,
-            mirror.list_as_of("deployments", then(lag.deployments)),
-            is_ours,
-        );
-        fill(
-            &mut self.writers.services,
-            mirror.list_as_of("services", then(lag.services)),
-            is_ours,
-        );
-        fill(
-            &mut self.writers.claims,
-            mirror.list_as_of("persistentvolumeclaims", then(lag.claims)),
-            is_ours,
-        );
-        fill(
-            &mut self.writers.pods,
-            mirror.list_as_of("pods", then(lag.pods)),
-            is_ours,
-        );
-        fill(
-            &mut self.writers.nodes,
-            mirror.list_as_of("nodes", then(lag.nodes)),
-            |_| true,
-        );
-        fill(
-            &mut self.writers.attachments,
-            mirror.list_as_of("volumeattachments", then(lag.attachments)),
-            |_| true,
-        );
-        let leases: Vec<Lease> = mirror.list_as_of("leases", then(lag.leases));
-        for lease in leases {
-            let version = lease.resource_version().unwrap_or_default();
-            self.context.heartbeats.saw(&lease.name_any(), &version);
-        }
+        let watched = Watched {
+            mirror: &state.mirror,
+            shown: &mut self.shown,
+        };
+        watched.deliver(&mut self.writers, lag, &self.context.heartbeats);
     }
 
     /// The watch of Leases delivers what one node has renewed last, and no cache anything else.
@@ -309,17 +323,6 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
 fn is_ours<K: Resource>(object: &K) -> bool {
     let label = object.labels().get("app.kubernetes.io/managed-by");
     label.is_some_and(|manager| manager == "sqledge-operator")
-}
-
-fn fill<K>(writer: &mut Writer<K>, objects: Vec<K>, shows: impl Fn(&K) -> bool)
-where
-    K: Resource<DynamicType = ()> + Clone + DeserializeOwned + 'static,
-{
-    writer.apply_watcher_event(&Event::Init);
-    for object in objects.into_iter().filter(shows) {
-        writer.apply_watcher_event(&Event::InitApply(object));
-    }
-    writer.apply_watcher_event(&Event::InitDone);
 }
 
 /// The login, answered by the engine that really runs at that address, if it can be reached.

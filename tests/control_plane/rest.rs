@@ -317,8 +317,10 @@ impl crate::world::State {
     /// Whether the node said, so many writes ago, that it uses the volume.
     fn in_use(&self, node: &str, behind: usize) -> bool {
         let then = self.mirror.moment().saturating_sub(behind);
-        let nodes: Vec<Value> = self.mirror.list_as_of("nodes", then);
-        let node = nodes.iter().find(|stored| name(stored) == node);
+        let node = self
+            .mirror
+            .list_as_of("nodes", then)
+            .find(|stored| name(stored) == node);
         let list = node.and_then(|node| node["status"]["volumesInUse"].as_array());
         list.is_some_and(|list| list.iter().any(|entry| *entry == self.unique_name()))
     }
