@@ -8,13 +8,15 @@ use serde_json::json;
 use tokio::sync::{Barrier, Semaphore};
 
 use crate::chance::Chance;
-use crate::operator::{Lag, Operator};
+use crate::invariant::{is_gated, node_of};
+use crate::mirror::{name, version};
+use crate::operator::{Lag, Operator, Setup};
 use crate::physics::Machine;
 use crate::server::{ControlPlane, play};
 use crate::settle::{Fair, Weather, assert_at_rest, begin, settle};
 use crate::story::{Event, Story};
 use crate::wire::Fault;
-use crate::world::{INSTANCE, World};
+use crate::world::{INSTANCE, Make, World};
 
 /// Turns of a story after which etcd is copied.
 const COPIED_AFTER: [usize; 8] = [0, 1, 2, 3, 4, 5, 6, 8];
@@ -329,4 +331,80 @@ fn a_past_that_is_lost_lets_nobody_at_the_volume_where_revisions_repeat() {
 #[test]
 fn a_past_that_is_lost_lets_nobody_at_the_volume_where_revisions_go_on() {
     lose(Case::some(3), true);
+}
+
+/// The version of a node's Lease.
+fn lease(world: &World, number: usize) -> u64 {
+    let state = world.lock();
+    version(state.mirror.get("leases", &world.node(number)).expect("a Lease"))
+}
+
+/// Renews the Leases of these nodes.
+async fn renew(world: &World, numbers: &[usize]) {
+    let leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
+    for number in numbers {
+        let beat = json!({"metadata": {"annotations": {"beat": world.number().to_string()}}});
+        world.merge(&format!("{leases}/{}", world.node(*number)), beat).await;
+    }
+}
+
+#[test]
+fn a_node_is_not_called_silent_because_the_store_has_not_caught_up_with_its_lost_heartbeats() {
+    play(async {
+        let about = "n2 renews its Lease under versions that were seen before";
+        let control_plane = ControlPlane::start().await;
+        let mut chance = Chance::new(97);
+        let make = Make {
+            spec: json!({"storage": {"storageClassName": "disk", "accessModes": ["ReadWriteOnce"]}}),
+            ..Make::default()
+        };
+        let world = World::at(control_plane.client(), &make).await;
+        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+        world.create_instance(&make.spec).await;
+        begin(&world, &mut operator, &mut chance).await;
+        control_plane.copy_etcd();
+        // what will be lost: the database moves to n2, which then renews its Lease again and again
+        let node = format!("/api/v1/nodes/{}", world.node(1));
+        world.merge(&node, json!({"spec": {"unschedulable": true}})).await;
+        let old = world.lock().pods().remove(0);
+        world.delete(&world.pod_path(name(&old)), None).await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        assert_eq!(
+            world.lock().serving_pod().map(|pod| node_of(&pod).to_owned()),
+            Some(world.node(2))
+        );
+        let seen = lease(&world, 1).max(lease(&world, 3));
+        renew(&world, &[2; 80]).await;
+        operator.look(&Lag::default());
+        let ahead = lease(&world, 2);
+
+        control_plane.set_etcd_back().await;
+        world.is_set_back().await;
+        let forgotten: Vec<String> = world.lock().physics.containers.keys().cloned().collect();
+        world.lock().physics.slow_to_end.extend(forgotten);
+        world.kubelet(&world.node(2)).await;
+        while lease(&world, 1).min(lease(&world, 3)) <= seen {
+            renew(&world, &[1, 3]).await;
+        }
+        world.delete(&world.pod_path(name(&old)), Some(0)).await;
+        world.replicate().await;
+        for _ in 0..6 {
+            operator.age();
+            renew(&world, &[1, 2, 3]).await;
+            assert!(lease(&world, 2) < ahead, "n2 has caught up: renew it more often before");
+            operator.look(&Lag::default());
+            operator.pass().await;
+            world.assert_sound(about);
+            // the node of the record gives the volume back, step by step
+            world.kubelet(&world.node(1)).await;
+            world.detach(0).await;
+        }
+        assert_eq!(world.lock().mirror.all("volumeattachments").count(), 0, "{about}");
+        assert!(world.lock().pods().iter().all(is_gated), "{about}\n{}", world.story());
+        world.lock().physics.slow_to_end.clear();
+        put_right(&world, &mut operator, &mut chance).await;
+        world.assert_sound(about);
+        let ready = world.lock().condition("Ready").map(|(status, _)| status);
+        assert_eq!(ready.as_deref(), Some("True"), "{about}\n{}", world.story());
+    });
 }
