@@ -13,6 +13,12 @@ use tower::BoxError;
 use crate::mirror::{Key, Place, is_deleting};
 use crate::world::State;
 
+/// Lists of what all worlds have in common.
+const SHARED: [&str; 2] = [
+    "/api/v1/nodes",
+    "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases",
+];
+
 /// What happens to one request; requests are counted from 1, writes apart from all calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -145,6 +151,7 @@ impl Wire {
             body: serde_json::from_slice(&bytes).unwrap_or_default(),
             status: 0,
         };
+        let sent_path = sent.path.clone();
         let (is_write, is_judged) = (sent.is_write(), sent.is_judged());
         let fault = {
             let mut counts = self.counts.lock().expect("no panic inside");
@@ -190,8 +197,30 @@ impl Wire {
             Fault::Call(_, Ending::DoneButSilent) => std::future::pending().await,
             Fault::Call(_, Ending::DoneButLost) => Err("connection reset by the test".into()),
             Fault::Call(_, Ending::DoneButFailed) => Ok(refusal(500)),
-            _ => Ok(Response::from_parts(head, Body::from(bytes))),
+            _ => Ok(Response::from_parts(
+                head,
+                Body::from(self.of_this_world(&sent_path, &bytes)),
+            )),
         }
+    }
+
+    /// Worlds share an API server. What has no namespace of its own is told apart by the name, which begins with that of its world.
+    fn of_this_world(&self, path: &str, answer: &[u8]) -> Vec<u8> {
+        if !SHARED.contains(&path) {
+            return answer.to_vec();
+        }
+        let Ok(mut list) = serde_json::from_slice::<Value>(answer) else {
+            return answer.to_vec();
+        };
+        let world = format!("{}-", self.state.lock().expect("no panic inside").id);
+        if let Some(items) = list["items"].as_array_mut() {
+            items.retain(|item| {
+                item["metadata"]["name"]
+                    .as_str()
+                    .is_some_and(|name| name.starts_with(&world))
+            });
+        }
+        list.to_string().into_bytes()
     }
 
     fn note(&self, sent: Sent) {
