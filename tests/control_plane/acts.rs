@@ -25,11 +25,12 @@ async fn touch(world: &World, held: &Sent) {
     world.merge(path, touched).await;
 }
 
-fn is_touched(world: &World, held: &Sent) -> bool {
+/// Whether an object that is there does not show the change any more. One that is gone was judged once more, as it is now.
+fn has_lost_it(world: &World, held: &Sent) -> bool {
     let place = place(held);
     let state = world.lock();
     let stored = state.mirror.get(&place.plural, &place.name.expect("a name"));
-    stored.is_some_and(|object| object["metadata"]["annotations"]["somebody.example/was"] == "here")
+    stored.is_some_and(|object| object["metadata"]["annotations"]["somebody.example/was"] != "here")
 }
 
 /// Holds the n-th act of the story back; returns what was refused, if there were so many acts.
@@ -71,7 +72,7 @@ async fn refuse(story: &Story, number: usize) -> Option<String> {
         let answer = sent.iter().find(is_it).map(|sent| sent.status);
         assert_eq!(answer, Some(409), "{about}: {held:?}\n{}", world.story());
         assert!(
-            is_touched(&world, held),
+            !has_lost_it(&world, held),
             "{about}: the change was taken back by {held:?}\n{}",
             world.story()
         );
