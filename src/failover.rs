@@ -27,7 +27,7 @@ use crate::scene::{Holder, Login, PodFacts, Pulse, Scene};
 
 use admission::admit;
 pub use placement::UNSCHEDULABLE;
-use placement::{is_fenced_by, unplaced};
+use placement::unplaced;
 use release::{gone_for_good, held, is_confirmed, word};
 pub use verdict::{Act, Evidence, Placement, State, Verdict};
 use verdict::{SOON, STEADY, acting, waiting};
@@ -81,17 +81,7 @@ fn watch_holder(scene: &Scene, pod: &PodFacts) -> Verdict {
         return acting(State::Held, "Recording", message, Act::Record(holder));
     }
     if scene.pulse(node) == Pulse::Alive {
-        if pod.deleting && may_be_replaced_at_once(scene, pod, node) {
-            let message = format!("pod {name} is stopping on node {node}, which gets the next pod at once");
-            return acting(
-                State::Stopping,
-                "Stopping",
-                message,
-                Act::Evict {
-                    pod: pod.judged.clone(),
-                },
-            );
-        }
+        // never hurried by removing its object: the kubelet would leave the engine two seconds instead of its grace period
         if pod.deleting {
             let message =
                 format!("pod {name} is stopping in order on node {node}; the next pod starts when it is gone");
@@ -132,13 +122,6 @@ fn watch_holder(scene: &Scene, pod: &PodFacts) -> Verdict {
             pod: pod.judged.clone(),
         },
     )
-}
-
-/// A pod that stops in order on a node that may have its successor: taking its object away now changes nothing about how it stops (the kubelet
-/// has its grace period already), but the scheduler stops counting it as the volume's one pod, and a rollout stops waiting for it. The successor
-/// then reaches the kubelet before the device is unmounted, instead of waiting up to 10 s until the volume is reported in use again.
-fn may_be_replaced_at_once(scene: &Scene, pod: &PodFacts, node: &str) -> bool {
-    !pod.has_finalizers && is_fenced_by(scene, node)
 }
 
 /// At the moment from which on the node is suspect, and then at the one when its Lease is stale, so that the decision is late by no period.

@@ -79,7 +79,7 @@ pub(super) fn can_go_back(scene: &Scene, candidate: &PodFacts, node: &str) -> bo
 }
 
 /// With `ReadWriteOncePod` the kubelet of a node mounts for one pod at a time.
-pub(super) fn is_fenced_by(scene: &Scene, node: &str) -> bool {
+fn is_fenced_by(scene: &Scene, node: &str) -> bool {
     let Some(facts) = scene.nodes.get(node) else {
         return false;
     };

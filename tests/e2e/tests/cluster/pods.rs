@@ -1,8 +1,8 @@
 //! Faults that leave the node alive.
 
 use std::{
-    io::Read,
-    process::{Child, Stdio},
+    io::{BufRead as _, BufReader, Read as _},
+    process::{Child, ChildStdout, Stdio},
 };
 
 use e2e::{
@@ -47,7 +47,11 @@ fn replace(stage: &Stage, name: &str, spec: &str, words: &[&str]) -> Result<Stri
 }
 
 /// An engine's log, followed until its container ends: the file itself goes with the pod.
-struct LastWords(Child);
+struct LastWords {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    first: String,
+}
 
 impl LastWords {
     fn of(stage: &Stage, pod: &str) -> Result<Self> {
@@ -65,30 +69,36 @@ impl LastWords {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null());
-        command.spawn().map(Self).map_err(Error::file("start", "kubectl"))
+        let mut child = command.spawn().map_err(Error::file("start", "kubectl"))?;
+        let mut output = BufReader::new(child.stdout.take().expect("standard output was asked for"));
+        // the pod may be gone a moment after its deletion: the log must be open before
+        let mut first = String::new();
+        output
+            .read_line(&mut first)
+            .map_err(Error::file("read", "the engine's log"))?;
+        Ok(Self { child, output, first })
     }
 
     fn read(mut self) -> Result<String> {
-        let mut text = String::new();
-        let mut output = self.0.stdout.take().expect("standard output was asked for");
-        output
+        let mut text = std::mem::take(&mut self.first);
+        self.output
             .read_to_string(&mut text)
             .map_err(Error::file("read", "the engine's log"))?;
-        let _ = self.0.wait();
+        let _ = self.child.wait();
         Ok(text)
     }
 }
 
 impl Drop for LastWords {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
 pub fn a_deleted_pod_is_replaced_after_a_clean_stop(stage: &Stage) -> Result<()> {
-    // long enough that a stop which is cut short would show
-    let spec = "env:\n- name: STANDIN_STOP_SECONDS\n  value: \"2\"";
+    // longer than the two seconds that a kubelet leaves a pod whose object is gone
+    let spec = "env:\n- name: STANDIN_STOP_SECONDS\n  value: \"6\"";
     let said = replace(stage, "deleted", spec, &[])?;
     // the stand-in's last line, after its checkpoint
     let clean = said.contains("SQL Server shutdown has been initiated") && !said.contains("checkpoint of database");
