@@ -56,6 +56,8 @@ rules! {
     LoginCounts,
     /// A guard that renews as promised is alive, whatever its node looks like.
     RenewalCounts,
+    /// A pod past its gate that the Lease is not for has to go.
+    UnnamedGoes,
     /// A brake: with many silent nodes nothing is fenced.
     Brake,
 
@@ -66,6 +68,8 @@ rules! {
     NothingAttached,
     /// E0: the node renewed its own Lease after the deletion.
     RenewedSince,
+    /// E0: once a failover has begun, the kubelet has also written its status since.
+    ReportedSince,
     /// E0: the node does not list the volume as in use.
     NotInUse,
     /// E0: its attachment is gone.
@@ -84,8 +88,6 @@ rules! {
     StatusIsDetached,
     /// E3: only for a driver whose detach proves something.
     ClassIsProof,
-    /// E3: only of a node that was found silent or whose guard let its Lease expire.
-    OnlyAfterDetection,
     /// E4: a missing Node object counts only if it was a cloud provider's machine.
     GoneIsProvided,
     /// E5: the word of a human names the pod of record.
@@ -94,6 +96,8 @@ rules! {
     WordAgainstLife,
     /// A record without a node: every node is a candidate.
     UnseenIsAnywhere,
+    /// A node that lists the volume in use beside the record gives it back first.
+    NoUseBeside,
     /// A volume that is attached to a third node was used there.
     ThirdNodes,
 
@@ -106,8 +110,8 @@ rules! {
     PinToSchedulable,
     /// Only while the attachment is there and no detach is under way.
     PinWhileAttached,
-    /// After a seal only to a node that was heard of since.
-    PinHeardSince,
+    /// Not after a seal: a detach may be on its way.
+    PinUnsealed,
     /// A record with a node opens its gate for that node or not at all.
     PinIsKept,
     /// A pin that could not be placed is not tried again.
@@ -116,9 +120,7 @@ rules! {
     PinLetsGo,
 
     // ---- the order of 5.4
-    /// The pod goes before anything is detached.
-    PodBeforeAttachment,
-    /// Nothing opens while a pod of ours may run.
+    /// Nothing is detached and nothing opens while a pod of ours may run.
     OneAtATime,
     /// The record before the gate.
     RecordBeforeGate,

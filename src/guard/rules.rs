@@ -267,18 +267,10 @@ impl Guard {
     fn read(&mut self, now: Duration, seen: Seen, rules: Rules, actions: &mut Vec<Action>) {
         let sent = self.request.take().map_or(now, |request| request.sent);
         self.orders = seen.orders;
-        let takes = |whose| whose == Whose::Free || whose == Whose::Others && !rules.has(Rule::TakeOnlyOnes);
+        let takes = |whose| whose != Whose::Others || !rules.has(Rule::TakeOnlyOnes);
         match (self.tenure, seen.whose) {
-            // a take whose answer was lost; what was promised then counts from then
-            (Tenure::Waiting, Whose::Mine) => {
-                self.epoch = seen.epoch;
-                self.win(now, actions);
-            }
-            (Tenure::Waiting, whose) if takes(whose) => {
-                // nothing of ours stood there when this was asked for; an earlier take that is still on its way can only come later
-                (self.promised, self.stops_after, self.last_ok) = (false, None, sent);
-                self.take(now, seen, rules, actions);
-            }
+            // also one that it has by a take whose answer was lost: what was promised then may be over
+            (Tenure::Waiting, whose) if takes(whose) => self.take(now, seen, rules, actions),
             (Tenure::Waiting, _) => self.next_request = now + WAIT_FOR_TURN,
             (Tenure::Holding | Tenure::Stopping, Whose::Mine) => {
                 self.epoch = seen.epoch;
@@ -307,7 +299,7 @@ impl Guard {
     /// What is about to be written may stand on the Lease whatever becomes of the answer.
     fn promise(&mut self, now: Duration, promise: Option<Promise>, rules: Rules) {
         let new = promise.and_then(|promise| promise.stops_after);
-        if self.tenure != Tenure::Waiting && self.stops_after.is_none() && new.is_some() {
+        if self.stops_after.is_none() && new.is_some() {
             self.last_ok = now;
         }
         self.promised |= promise.is_some();
@@ -334,6 +326,10 @@ impl Guard {
         if let Some(Change::Take { known, .. }) = change {
             self.epoch = known.saturating_add(1);
             if self.tenure == Tenure::Waiting {
+                // a machine that slept hears late that it has won what is another's by now
+                if rules.has(Rule::StopInTime) && self.stops_after.is_some_and(|stop| now >= sent + stop) {
+                    return self.ask(now, None, actions);
+                }
                 self.win(now, actions);
             }
         }

@@ -86,12 +86,20 @@ fn a_take_whose_answer_was_lost_is_found_by_reading() {
     let orders = renewing(OnApiLoss::Stop);
     guard.at(0, seen(Whose::Free, orders), &[take(orders)]);
     guard.at(2, Input::Away, &[]).at(3, Input::Tick, &[Action::Read]);
-    guard.at(3, seen(Whose::Mine, orders), &[Action::Start, renew(orders)]);
-    assert_eq!(
-        guard.deadline(ALL),
-        Some(s(10)),
-        "what it promised at 0 s counts from then"
-    );
+    guard.at(3, seen(Whose::Mine, orders), &[take(orders)]);
+    guard.at(4, Input::Written, &[Action::Start]);
+    assert_eq!(guard.deadline(ALL), Some(s(13)));
+}
+
+// found by the model: the promise of a take was over when its answer came, and the engine started on a Lease that had expired
+#[test]
+fn a_take_that_was_answered_too_late_is_no_win() {
+    let orders = renewing(OnApiLoss::Stop);
+    let mut guard = Guard::new(s(0));
+    guard.at(0, Input::Tick, &[Action::Read]);
+    guard.at(0, seen(Whose::Free, orders), &[take(orders)]);
+    guard.at(10, Input::Written, &[Action::Read]);
+    guard.at(11, seen(Whose::Others, orders), &[]);
 }
 
 #[test]
