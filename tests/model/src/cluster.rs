@@ -262,7 +262,7 @@ impl Model {
                 }
             }),
             Net::Applied | Net::Refused if reaches => {
-                push(Step::GuardIsAnswered(pod), &|after| self.answer(after, pod))
+                push(Step::GuardIsAnswered(pod), &|after| self.answer(after, pod));
             }
             Net::Idle | Net::Reading | Net::Sent | Net::Applied | Net::Refused => {}
         }

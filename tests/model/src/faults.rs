@@ -82,7 +82,7 @@ impl Model {
             Fault::Wake(node) if machine(world, node).power == Power::Paused => world.node_mut(node).power = Power::Up,
             Fault::Cut(node) if machine(world, node).link == Link::Full => world.node_mut(node).link = Link::Dark,
             Fault::CutFromApi(node) if machine(world, node).link == Link::Full => {
-                world.node_mut(node).link = Link::NoApi
+                world.node_mut(node).link = Link::NoApi;
             }
             Fault::Heal(node) if machine(world, node).link != Link::Full => world.node_mut(node).link = Link::Full,
             Fault::KubeletStops(node) if !machine(world, node).kubelet_stopped => {

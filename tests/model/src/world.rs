@@ -267,13 +267,12 @@ impl Act {
     /// What its writes are judged on, in order.
     pub fn objects(self) -> [Option<Object>; 2] {
         match self {
-            Self::Record(..) => [Some(Object::Claim), None],
+            Self::Record(..) | Self::Lose(_) => [Some(Object::Claim), None],
             Self::RefusePin(pod, _) => [Some(Object::Claim), Some(Object::Pod(pod))],
             Self::Evict(pod) => [Some(Object::Pod(pod)), None],
             Self::Shrink(node) => [Some(Object::Node(node)), None],
             Self::DeleteAttachment(node) => [Some(Object::Attachment(node)), None],
             Self::Seal(..) => [Some(Object::Lease), None],
-            Self::Lose(_) => [Some(Object::Claim), None],
             Self::Open { pod, name, .. } => [name.then_some(Object::Lease), Some(Object::Pod(pod))],
         }
     }
