@@ -5,7 +5,7 @@ use sqledge_operator::driver_class::DriverClass;
 use sqledge_operator::guard::rules::{Action, Change, Input, Seen};
 use sqledge_operator::lease::{Promise, Whose};
 
-use crate::sight::has;
+use crate::sight::{has, look};
 use crate::system::{Model, Next, Step};
 use crate::world::{
     Attachment, Broken, Cell, Engine, Hold, Link, Net, NodeId, Object, Pod, PodId, Power, Stage, View, World, nodes,
@@ -59,12 +59,8 @@ impl Model {
                     after.touch(Object::Node(node), None);
                     push(Step::StatusIsClean(node), after);
                 }
-                // the forced detach after six minutes is only for a node that is not ready
                 Attachment::Attached
-                    if users().next().is_none()
-                        && (!has(world.api.in_use, node)
-                            || world.node(node).age >= self.scenario.silent
-                            || !has(world.api.objects, node)) =>
+                    if users().next().is_none() && (!has(world.api.in_use, node) || self.is_forced(world, node)) =>
                 {
                     *attachment = Attachment::Detaching;
                     after.api.status_attached &= !bit;
@@ -100,13 +96,20 @@ impl Model {
         // the periodic status also lists again what somebody took off
         let mut after = *world;
         after.node_mut(node).reported |= world.holder_is_gone();
-        if pods().any(|pod| world.cell(pod).mounted && world.cell(pod).at == node) {
+        if machine.stage != Stage::None {
             after.api.in_use |= 1 << node;
         }
         if sees && after != *world {
             after.touch(Object::Node(node), None);
             next.push((Step::WritesStatus(node), false, after));
         }
+    }
+
+    /// The forced detach is only for a node that is not ready, and comes after six minutes: what the operators want to do is done by then.
+    fn is_forced(&self, world: &World, node: NodeId) -> bool {
+        let is_ready = world.node(node).age < self.scenario.silent && has(world.api.objects, node);
+        let is_idle = || self.decisions.on(&look(world, &self.scenario, false)).act.is_none();
+        !is_ready && world.operators.iter().all(|operator| operator.act.is_none()) && is_idle()
     }
 
     /// A busy driver refuses while the volume is mounted.

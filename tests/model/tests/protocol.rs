@@ -44,7 +44,6 @@ const NEEDED: &[(Rule, Scenario)] = &[
     (Rule::UnseenIsAnywhere, all::FRESH),
     (Rule::Brake, all::BLIND),
     (Rule::PinIsExclusive, all::SHARED),
-    (Rule::PinToTheLiving, all::PLAIN),
     (Rule::PinWhileAttached, all::PLAIN),
     (Rule::PinUnsealed, all::OPERATORS),
     (Rule::PinIsKept, all::NO_OBJECT),
@@ -111,6 +110,12 @@ const EXPLAINED: &[(Rule, Scenario, Option<Rule>, &str)] = &[
         all::HANDS,
         None,
         "a third node has the volume only where a gate was opened by hand, and a guard starts nothing there; kept for instances without one",
+    ),
+    (
+        Rule::PinToTheLiving,
+        all::PLAIN,
+        None,
+        "a pin to a silent node is refused at the next look; kept because that costs a pod",
     ),
     (
         Rule::PinToSchedulable,
