@@ -360,5 +360,4 @@ pub const LONG: &[Scenario] = &[
     Scenario { budget: 3, ..HANDS },
     Scenario { budget: 3, ..LEASE },
     Scenario { budget: 2, ..RIVALS },
-    Scenario { budget: 3, ..RESTORED },
 ];
