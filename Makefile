@@ -29,6 +29,7 @@ TESTBED := $(SQLEDGE_PROGRAMS)/testbed
 IMAGES := $(SQLEDGE_CACHE)/archives
 # every file and folder of tests/ but the one that wants etcd and an API server
 OPERATOR_TESTS := $(filter-out control_plane,$(basename $(notdir $(wildcard tests/*.rs))) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs)))
+MODEL_TESTS := $(basename $(notdir $(wildcard tests/model/tests/*.rs)))
 STANDIN_TESTS := $(basename $(notdir $(wildcard tests/standin/tests/*.rs)))
 
 .PHONY: fresh demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \
@@ -56,6 +57,7 @@ test-control-plane: programs former
 	$(CARGO) test $(FOR) --test control_plane -- --include-ignored
 test-e2e: e2e
 test-long: images
+	$(CARGO) test $(FOR) --test protocol -- --ignored --nocapture
 	$(CARGO) test $(FOR) --test cluster -- --ignored --test-threads=1 --nocapture long_
 
 # ---- the stages of `make test`, in its order (tests/e2e/stages.sh)
@@ -81,7 +83,7 @@ lints:
 	cd tests/storage && go vet ./...
 
 unit:
-	$(CARGO) test $(FOR) --lib --bins $(addprefix --test ,$(OPERATOR_TESTS))
+	$(CARGO) test $(FOR) --lib --bins $(addprefix --test ,$(OPERATOR_TESTS) $(MODEL_TESTS))
 	$(CARGO) test $(FOR) --doc
 
 # the stand-in engine as a program, with drivers of three languages

@@ -1,6 +1,7 @@
 //! I/O out: carries out the steps of a plan and the one irreversible act of a verdict. Decides nothing.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::ResourceExt as _;
@@ -11,9 +12,10 @@ use crate::desired;
 use crate::error::{Error, Result};
 use crate::failover::{Act, Placement};
 use crate::instance::Instance;
+use crate::lease;
 use crate::password;
 use crate::plan::Step;
-use crate::scene::Holder;
+use crate::scene::{Holder, Scene};
 use crate::world::{AVOID_NODES, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World};
 
 /// Carries out the steps, in order; the first error ends it, the next pass begins anew.
@@ -104,8 +106,36 @@ pub async fn act(cluster: &Cluster, world: &World, act: &Act) -> Result<()> {
             cluster.patch_status_judged::<Node>(node, &operations).await.map(|_| ())
         }
         Act::DeleteAttachment { attachment } => cluster.delete_judged::<VolumeAttachment>(attachment, None).await,
-        Act::OpenGate { pod, placement } => open_gate(cluster, world, pod, placement).await,
+        Act::Lose { node } => lose(cluster, world, node).await,
+        Act::Seal { lease, seal } => change_lease(cluster, world, lease, |record| record.sealed(seal.clone())).await,
+        Act::OpenGate { pod, placement, name } => {
+            if let Some(lease) = name {
+                change_lease(cluster, world, lease, |record| record.named(&pod.uid)).await?;
+            }
+            open_gate(cluster, world, pod, placement).await
+        }
     }
+}
+
+/// Changes the Lease as a compare-and-swap on exactly what was judged: the object that is put carries the judged UID and resourceVersion, and
+/// what is read again is only what else stands on it.
+async fn change_lease(
+    cluster: &Cluster,
+    world: &World,
+    judged: &Judged,
+    change: impl Fn(&lease::Record) -> lease::Record,
+) -> Result<()> {
+    // one that is gone is put all the same: the API server refuses it by its UID, and nothing further is done
+    let stored = cluster.get::<Lease>(&judged.namespace, &judged.name).await?;
+    let mut stored = stored.unwrap_or_default();
+    stored.metadata.name = Some(judged.name.clone());
+    stored.metadata.namespace = Some(judged.namespace.clone());
+    let changed = change(&lease::Record::of(&stored));
+    changed.write(&mut stored, world.now);
+    stored.metadata.uid = Some(judged.uid.clone());
+    stored.metadata.resource_version = Some(judged.resource_version.clone());
+    cluster.replace(&judged.namespace, &judged.name, &stored).await?;
+    Ok(())
 }
 
 /// Writes the holder (or that a pin was refused) on the claim, as a compare-and-swap.
@@ -118,11 +148,11 @@ async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_r
         if node.is_none() {
             annotations.remove(PIN_REFUSED);
         }
-        let lost = world.scene.lost_nodes();
-        if node.is_none() && !lost.is_empty() {
-            annotations.insert(AVOID_NODES.into(), lost.join(","));
-        } else {
+        let lost = lost_nodes(&world.scene, node.as_deref());
+        if lost.is_empty() {
             annotations.remove(AVOID_NODES);
+        } else {
+            annotations.insert(AVOID_NODES.into(), lost.join(","));
         }
         annotations.insert(HOLDER_POD.into(), pod.clone());
         match node {
@@ -139,6 +169,29 @@ async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_r
     if let Some(node) = pin_refused {
         annotations.insert(PIN_REFUSED.into(), node.to_owned());
     }
+    let operation = json!({"op": "add", "path": "/metadata/annotations", "value": annotations});
+    cluster
+        .patch_judged::<PersistentVolumeClaim>(&judged, &[operation])
+        .await?;
+    Ok(())
+}
+
+/// A pod that is placed leaves the record of the lost nodes as it is: only its successor may go back to them.
+fn lost_nodes(scene: &Scene, placed_on: Option<&str>) -> Vec<String> {
+    match placed_on {
+        None => scene.lost_nodes(),
+        Some(node) => scene.claim.avoid.iter().filter(|lost| *lost != node).cloned().collect(),
+    }
+}
+
+/// Adds a node to those that were lost, as a compare-and-swap of the claim.
+async fn lose(cluster: &Cluster, world: &World, node: &str) -> Result<()> {
+    let Some((claim, judged)) = world.claim.as_ref().and_then(|claim| Some((claim, Judged::of(claim)?))) else {
+        return Ok(());
+    };
+    let lost = world.scene.claim.avoid.iter().map(String::as_str).chain([node]);
+    let mut annotations = claim.annotations().clone();
+    annotations.insert(AVOID_NODES.into(), lost.collect::<Vec<_>>().join(","));
     let operation = json!({"op": "add", "path": "/metadata/annotations", "value": annotations});
     cluster
         .patch_judged::<PersistentVolumeClaim>(&judged, &[operation])

@@ -21,6 +21,7 @@ use crate::failover::{self, Act, Verdict};
 use crate::observe::{Observed, forget_password, log_in, look_again, note_release, observe};
 use crate::plan::{self, Plan};
 use crate::report::report;
+use crate::rules::Rules;
 use crate::status;
 use crate::watch::Triggers;
 use crate::world::World;
@@ -151,11 +152,11 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
     {
         forget_password(context, &world.instance);
     }
-    let mut verdict = failover::decide(&world.scene);
+    let mut verdict = failover::decide(&world.scene, Rules::all());
     // what can be done without them waits neither for a login nor for what begins a release
     if verdict.act.is_none() {
         if log_in(context, &mut world).await {
-            verdict = failover::decide(&world.scene);
+            verdict = failover::decide(&world.scene, Rules::all());
         }
         outcome = outcome.and(note_release(context, &world).await);
     }
@@ -192,7 +193,7 @@ struct Decided {
 
 impl Decided {
     fn of(world: Box<World>) -> Self {
-        let verdict = failover::decide(&world.scene);
+        let verdict = failover::decide(&world.scene, Rules::all());
         Self { world, verdict }
     }
 }
@@ -273,6 +274,8 @@ fn another_follows(world: &World, act: &Act) -> bool {
             .pods
             .iter()
             .any(|pod| pod.ours && pod.gated && !pod.deleting),
+        // with the Lease sealed or the node written down, the pod or the volume can be taken from it
+        Act::Seal { .. } | Act::Lose { .. } => true,
         Act::RefusePin { .. }
         | Act::ShrinkVolumesInUse { .. }
         | Act::DeleteAttachment { .. }

@@ -7,14 +7,19 @@
 //! |---|---|---|
 //! | `FirstStart` | nobody was ever let at the volume, nobody mounts the claim, nothing is attached | |
 //! | `PinnedRestart` | the holder's node lives and gets the pod back; with `ReadWriteOncePod` its kubelet mounts for one pod at a time | KEP-2485 |
+//! | E1 `GuardStopped` | the guard acknowledged that its engine ended in order and the volume is flushed, its Lease is sealed, the attachment is gone | |
+//! | E2 `LeaseExpired` | only with `proof: Lease`: the guard had promised to stop, did not renew, its Lease is sealed, the attachment is gone | |
 //! | `PodStopped` | for volumes that are never attached, about which E0 can say nothing: the kubelet itself reported every container as ended | |
 //! | E0 `NodeReleased` | after the holder was gone its node renewed its Lease and no longer lists the volume as in use | kubelet reports a volume in use before it mounts it |
 //! | E3 `StorageRevoked` | the attachment of the silent node is gone, on a driver whose detach revokes | CSI `ControllerUnpublishVolume` |
 //! | E4 `NodeGone` | the Node object of a cloud provider's machine (it had a `spec.providerID`) was removed and the attachment is gone | cloud controllers remove only nodes that no longer exist |
 //! | E5 `ConfirmedDead` | a human said so (annotation with the pod's UID, or the out-of-service taint) and the attachment is gone; not while the node's Lease is renewed or the database answers, but for volumes that are never attached | KEP-2268 |
 //!
-//! The order is: delete the pod, then detach, then open. Never the attachment before the pod: the attach-detach controller would
-//! attach it to the dead node again (Longhorn #5937). A silent node starts a search for proof, it is none.
+//! The order is: seal the Lease (so that no container of the old pod wins it meanwhile), delete the pod, detach, write the record, name the pod
+//! in the Lease, open its gate. Never the attachment before the pod: the attach-detach controller would attach it to the dead node again
+//! (Longhorn #5937). A silent node or an expired Lease starts a search for proof, it is none.
+//!
+//! Each clause asks [`Rules`] whether it is in force; production passes all of them.
 
 mod admission;
 mod placement;
@@ -23,12 +28,13 @@ mod verdict;
 
 use std::time::Duration;
 
-use crate::scene::{Holder, Login, PodFacts, Pulse, Scene};
+use crate::rules::{Rule, Rules};
+use crate::scene::{Holder, Login, PodFacts, Proof, Pulse, Right, Scene};
 
 use admission::admit;
 pub use placement::UNSCHEDULABLE;
-use placement::unplaced;
-use release::{gone_for_good, held, is_confirmed, word};
+use placement::{is_fenced_by, unplaced};
+use release::{gone_for_good, held, is_confirmed, seal, word};
 pub use verdict::{Act, Evidence, Placement, State, Verdict};
 use verdict::{SOON, STEADY, acting, waiting};
 
@@ -37,25 +43,24 @@ const BRAKE_NODES: usize = 2;
 const BRAKE_PERCENT: usize = 30;
 
 /// Takes the decision.
-pub fn decide(scene: &Scene) -> Verdict {
+pub fn decide(scene: &Scene, rules: Rules) -> Verdict {
     let mut running = scene.pods.iter().filter(|p| p.ours && !p.gated && !p.finished);
-    if let Some(pod) = running.next() {
-        if let Some(other) = running.next() {
+    let candidate = || {
+        let waits = |p: &&PodFacts| p.ours && p.gated && !p.deleting && !p.finished;
+        scene.pods.iter().find(waits)
+    };
+    match (running.next(), running.next(), candidate()) {
+        (Some(_), None, Some(candidate)) if !rules.has(Rule::OneAtATime) => admit(scene, rules, candidate),
+        (Some(pod), None, _) => watch_holder(scene, rules, pod),
+        (Some(pod), Some(other), _) => {
             let message = format!(
                 "pods {} and {} both passed the gate of claim {}; nothing is done until the one that should not run is deleted",
                 pod.judged.name, other.judged.name, scene.claim.name
             );
-            return waiting(State::Blocked, "TwoPods", message, SOON);
+            waiting(State::Blocked, "TwoPods", message, SOON)
         }
-        return watch_holder(scene, pod);
-    }
-    match scene
-        .pods
-        .iter()
-        .find(|p| p.ours && p.gated && !p.deleting && !p.finished)
-    {
-        Some(candidate) => admit(scene, candidate),
-        None => waiting(
+        (None, _, Some(candidate)) => admit(scene, rules, candidate),
+        (None, _, None) => waiting(
             State::Waiting,
             "NoPod",
             "waiting for the Deployment to create the pod".into(),
@@ -64,10 +69,14 @@ pub fn decide(scene: &Scene) -> Verdict {
     }
 }
 
-fn watch_holder(scene: &Scene, pod: &PodFacts) -> Verdict {
+fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
     let name = &pod.judged.name;
+    let right = scene.right(&pod.judged.uid, rules);
+    if pod.guarded && matches!(right, Right::Sealed(_) | Right::Others) && rules.has(Rule::UnnamedGoes) {
+        return unnamed(scene, pod);
+    }
     let Some(node) = &pod.node else {
-        return unplaced(scene, pod);
+        return unplaced(scene, rules, pod);
     };
     let holder = Holder {
         pod: pod.judged.uid.clone(),
@@ -80,48 +89,128 @@ fn watch_holder(scene: &Scene, pod: &PodFacts) -> Verdict {
         );
         return acting(State::Held, "Recording", message, Act::Record(holder));
     }
-    if scene.pulse(node) == Pulse::Alive {
-        // never hurried by removing its object: the kubelet would leave the engine two seconds instead of its grace period
-        if pod.deleting {
-            let message =
-                format!("pod {name} is stopping in order on node {node}; the next pod starts when it is gone");
-            return waiting(State::Stopping, "Stopping", message, SOON);
-        }
-        return waiting(
-            State::Held,
-            "PodRunning",
-            format!("pod {name} runs on node {node}"),
-            look_again(scene, node),
-        );
+    let alive = scene.pulse(node) == Pulse::Alive;
+    let expired = matches!(right, Right::Expired { .. });
+    if alive && !expired {
+        return healthy(scene, rules, pod, node, right);
     }
-    let confirmed = is_confirmed(scene, &holder, node);
-    if matches!(scene.login, Login::Succeeded | Login::WrongPassword | Login::NotYet(_)) {
-        let message = format!("node {node} is silent, but the database on it answers; it stays where it is");
-        return waiting(State::Suspect, "NodeSilentDatabaseAnswers", message, STEADY);
+    if let Right::Renewed(left) = right
+        && rules.has(Rule::RenewalCounts)
+    {
+        let message = format!("node {node} is silent, but the database on it renews its Lease; it stays where it is");
+        return waiting(State::Suspect, "NodeSilentLeaseRenewed", message, left.min(STEADY));
     }
-    if scene.login == Login::NotTried && !confirmed {
-        let message = format!("node {node} is silent; trying a login before anything is done");
-        return waiting(State::Suspect, "NodeSilent", message, SOON);
-    }
-    if let Some(verdict) = brake(scene, &holder, node).filter(|_| !confirmed) {
+    let confirmed = !alive && is_confirmed(scene, rules, &holder, node);
+    if let Some(verdict) = asked(scene, rules, node, expired, confirmed) {
         return verdict;
     }
-    if !confirmed && !gone_for_good(scene, node) && !scene.driver_class().detach_is_proof() {
+    if let Some(verdict) = brake(scene, rules, &holder, node).filter(|_| !confirmed) {
+        return verdict;
+    }
+    let provable = confirmed
+        || alive
+        || gone_for_good(scene, rules, node)
+        || scene.policy.proof != Proof::Manual
+            && (scene.driver_class().detach_is_proof() || !rules.has(Rule::ClassIsProof))
+        || release::lease_may_prove(scene, rules, right);
+    if !provable {
         return held(scene, node, &holder);
     }
     if pod.deleting && pod.has_finalizers {
         let message = format!("node {node} is dead, but a finalizer keeps its pod {name}; remove the finalizer");
         return waiting(State::Blocked, "FinalizerHolds", message, STEADY);
     }
+    if let Some(verdict) = seal(scene, rules, &holder, node) {
+        return verdict;
+    }
     let message = format!("node {node} is dead; deleting its pod {name} so that the volume can be taken from it");
-    acting(
-        State::Evicting,
-        "NodeDead",
-        message,
-        Act::Evict {
-            pod: pod.judged.clone(),
-        },
-    )
+    evict(State::Evicting, "NodeDead", message, pod)
+}
+
+fn evict(state: State, reason: &'static str, message: String, pod: &PodFacts) -> Verdict {
+    let act = Act::Evict {
+        pod: pod.judged.clone(),
+    };
+    acting(state, reason, message, act)
+}
+
+/// What the Lease is not for, or not any more, cannot run an engine: it was let in by somebody else, or a failover has begun. Its successor
+/// waits behind the gate for its proof, and the record of the pod that may still write stays what it is.
+fn unnamed(scene: &Scene, pod: &PodFacts) -> Verdict {
+    let name = &pod.judged.name;
+    if pod.deleting && pod.has_finalizers {
+        let message = format!("the Lease is not for pod {name}, but a finalizer keeps it; remove the finalizer");
+        return waiting(State::Blocked, "FinalizerHolds", message, STEADY);
+    }
+    let message = format!(
+        "the Lease of claim {} is not for pod {name}; deleting the pod so that one that is let in can follow",
+        scene.claim.name
+    );
+    evict(State::Evicting, "LeaseIsNotForPod", message, pod)
+}
+
+/// The node lives, and nothing says that its database does not.
+fn healthy(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, right: Right) -> Verdict {
+    let name = &pod.judged.name;
+    if pod.deleting && let Some(verdict) = stopped_in_order(scene, rules, pod, node, right) {
+        return verdict;
+    }
+    if pod.deleting {
+        let message = format!("pod {name} is stopping in order on node {node}; the next pod starts when it is gone");
+        return waiting(State::Stopping, "Stopping", message, SOON);
+    }
+    let look = match right {
+        Right::Renewed(left) => left.clamp(Duration::from_millis(200), look_again(scene, node)),
+        _ => look_again(scene, node),
+    };
+    let message = format!("pod {name} runs on node {node}");
+    waiting(State::Held, "PodRunning", message, look)
+}
+
+/// While the database answers the operator itself, nothing is moved (P6).
+fn asked(scene: &Scene, rules: Rules, node: &str, expired: bool, confirmed: bool) -> Option<Verdict> {
+    if !rules.has(Rule::LoginCounts) || expired && scene.policy.moves_while_it_answers {
+        return None;
+    }
+    let (reason, not_tried, what) = if expired {
+        (
+            "LeaseExpiredDatabaseAnswers",
+            "LeaseExpired",
+            format!("the Lease of the database on node {node} has expired"),
+        )
+    } else {
+        (
+            "NodeSilentDatabaseAnswers",
+            "NodeSilent",
+            format!("node {node} is silent"),
+        )
+    };
+    match scene.login {
+        Login::Succeeded | Login::WrongPassword | Login::NotYet(_) => {
+            let message = format!("{what}, but the database on it answers; it stays where it is");
+            Some(waiting(State::Suspect, reason, message, STEADY))
+        }
+        Login::NotTried if !confirmed => {
+            let message = format!("{what}; trying a login before anything is done");
+            Some(waiting(State::Suspect, not_tried, message, SOON))
+        }
+        Login::NotTried | Login::Failed(_) => None,
+    }
+}
+
+/// A pod whose guard has acknowledged that its engine ended lingers for its successor. On a node that may have that one, its object is taken away:
+/// the scheduler stops counting it as the volume's one pod, and a rollout stops waiting for it; the successor then reaches the kubelet before the
+/// device is unmounted, instead of waiting up to 10 s until the volume is reported in use again. Where the successor goes elsewhere, the seal lets
+/// the guard go. Before that acknowledgement nothing is hurried: a kubelet leaves two seconds to a pod whose object is gone.
+fn stopped_in_order(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, right: Right) -> Option<Verdict> {
+    if pod.has_finalizers || right != Right::Stopped {
+        return None;
+    }
+    if is_fenced_by(scene, rules, node) {
+        let message = format!("pod {} has stopped on node {node}, which gets the next pod at once", pod.judged.name);
+        return Some(evict(State::Stopping, "Stopped", message, pod));
+    }
+    seal(scene, rules, scene.claim.holder.as_ref()?, node)
 }
 
 /// At the moment from which on the node is suspect, and then at the one when its Lease is stale, so that the decision is late by no period.
@@ -138,10 +227,10 @@ fn look_again(scene: &Scene, node: &str) -> Duration {
     until.clamp(Duration::from_millis(10), STEADY)
 }
 
-fn brake(scene: &Scene, holder: &Holder, node: &str) -> Option<Verdict> {
+fn brake(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> Option<Verdict> {
     let silent = scene.silent_nodes();
     let all = scene.nodes.len();
-    if silent.len() < BRAKE_NODES || silent.len() * 100 < all * BRAKE_PERCENT {
+    if !rules.has(Rule::Brake) || silent.len() < BRAKE_NODES || silent.len() * 100 < all * BRAKE_PERCENT {
         return None;
     }
     let message = format!(

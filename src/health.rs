@@ -62,6 +62,7 @@ pub fn explain(world: &World, plan: &Plan, verdict: &Verdict) -> Finding {
         State::Suspect
         | State::Stopping
         | State::Blocked
+        | State::Sealing
         | State::Evicting
         | State::Detaching
         | State::Opening

@@ -23,6 +23,8 @@ struct Book {
     beats: HashMap<String, Beat>,
     /// Holder pod UID -> what each node's Lease was when that pod was first known to be gone.
     baselines: HashMap<String, HashMap<String, String>>,
+    /// Holder pod UID -> when each node's status was written when it was first looked at after that pod was known to be gone.
+    reports: HashMap<String, HashMap<String, String>>,
     /// UIDs of pods whose every container the kubelet reported as ended.
     stopped: HashSet<String>,
 }
@@ -145,6 +147,17 @@ impl Heartbeats {
         nodes.entry(node.to_owned()).or_insert_with(|| now.version.clone()) != &now.version
     }
 
+    /// Whether the kubelet wrote its node's status after the holder's pod was gone: `written` is what stands there now (only ever compared for
+    /// being another one). The first look begins it.
+    pub fn reported_since_release(&self, holder: &str, node: &str, written: &str) -> bool {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        if !book.baselines.contains_key(holder) {
+            return false;
+        }
+        let nodes = book.reports.entry(holder.to_owned()).or_default();
+        nodes.entry(node.to_owned()).or_insert_with(|| written.to_owned()) != written
+    }
+
     /// Notes that the kubelet reported every container of a pod as ended.
     pub fn stopped(&self, pod: &str) {
         self.book
@@ -167,6 +180,7 @@ impl Heartbeats {
     pub fn settled(&self, holder: &str) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         book.baselines.remove(holder);
+        book.reports.remove(holder);
         book.stopped.remove(holder);
     }
 }
@@ -238,5 +252,20 @@ mod tests {
         beats.saw("n1", "9");
         assert!(beats.renewed_since_release("pod", "n1"));
         assert!(!beats.renewed_since_release("pod", "n2"), "a node that was not noted");
+    }
+
+    #[test]
+    fn only_a_status_written_after_the_release_counts() {
+        let beats = Heartbeats::default();
+        assert!(!beats.reported_since_release("pod", "n1", "10:00"));
+        assert!(
+            !beats.reported_since_release("pod", "n1", "10:05"),
+            "no release was noted"
+        );
+        beats.released("pod", []);
+        assert!(!beats.reported_since_release("pod", "n1", "10:05"), "the first look");
+        assert!(beats.reported_since_release("pod", "n1", "10:10"));
+        beats.settled("pod");
+        assert!(!beats.reported_since_release("pod", "n1", "10:15"));
     }
 }

@@ -118,6 +118,8 @@ impl Parts {
             confirmed_dead: instance.confirm_node_dead.clone(),
             fast_detach: context.settings.fast_detach == Switch::Enabled,
             detaching_for: facts::detaching_for(resource, now),
+            lease: None,
+            policy: crate::scene::Policy::default(),
             timing: context.timing,
             claim,
         }

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use crate::cluster::Judged;
 use crate::driver_class::DriverClass;
+use crate::lease::{self, After, Hold};
+use crate::rules::{Rule, Rules};
 use crate::settings::Timing;
 
 /// Everything that bears on "may the volume change hands".
@@ -30,8 +32,68 @@ pub struct Scene {
     pub fast_detach: bool,
     /// For how long the targeted detach of this failover has been under way, by the record in the status.
     pub detaching_for: Option<Duration>,
+    /// The instance's Lease; `None` where there is no guard (or none yet).
+    pub lease: Option<LeaseFacts>,
+    /// What the resource asks of a failover.
+    pub policy: Policy,
     /// The figures of the rules.
     pub timing: Timing,
+}
+
+/// The instance's Lease as the operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseFacts {
+    /// Identity, as judged.
+    pub judged: Judged,
+    /// What it says.
+    pub record: lease::Record,
+    /// For how long it has been seen unchanged.
+    pub unchanged: Duration,
+}
+
+/// What the resource asks of a failover (`spec.failover`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// What counts as a proof.
+    pub proof: Proof,
+    /// `lease: Always`: an instance whose Lease has expired is moved although its database answers the operator.
+    pub moves_while_it_answers: bool,
+}
+
+/// What counts as a proof that an old instance can write no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Proof {
+    /// All but E2.
+    #[default]
+    Storage,
+    /// E2, too: a guard that had promised to stop and did not renew. It says nothing about a machine that was paused and wakes.
+    Lease,
+    /// E0, E4 and E5 only.
+    Manual,
+}
+
+/// What the Lease says about the pod of record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    /// There is no Lease.
+    NoLease,
+    /// Its guard may take it and has not.
+    NotTaken,
+    /// Its guard has it and owes no renewals: nothing follows from silence.
+    Unpromised,
+    /// Its guard has it and renewed it in time; so long remains until that would not be true any more.
+    Renewed(Duration),
+    /// Its guard has it, owed a renewal and did not write it.
+    Expired {
+        /// It had promised to stop by itself.
+        stopped: bool,
+    },
+    /// Its guard acknowledged an orderly stop.
+    Stopped,
+    /// It was taken from this pod.
+    Sealed(After),
+    /// It is for no pod, or for another one.
+    Others,
 }
 
 /// The claim and what it says about who was last let at the volume.
@@ -50,7 +112,7 @@ pub struct Claim {
     pub holder_node_is_provided: bool,
     /// The kubelet reported every container of the holder as ended, before the pod's object went.
     pub holder_stopped: bool,
-    /// Nodes that gave no sign of life when the holder was recorded.
+    /// Nodes that were lost, up to the holder's record: see [`Scene::lost_nodes`].
     pub avoid: Vec<String>,
     /// A node that a pinned pod could not be placed on; it is not tried again for this holder.
     pub pin_refused: Option<String>,
@@ -90,6 +152,8 @@ pub struct PodFacts {
     pub ours: bool,
     /// Our scheduling gate is still shut: the pod never ran.
     pub gated: bool,
+    /// Its engine runs under a guard, which does not start it without the Lease.
+    pub guarded: bool,
     /// The node it is bound to.
     pub node: Option<String>,
     /// A deletion has been asked for.
@@ -135,6 +199,9 @@ pub struct NodeFacts {
     pub lease_renewed: bool,
     /// The Lease was renewed at least once after the holder's pod object was seen gone.
     pub renewed_since_release: bool,
+    /// Its kubelet has written its status after the holder's pod object was seen gone. What the operator took off `volumes_in_use` itself is
+    /// listed again then, if it is still mounted.
+    pub reported_since_release: bool,
     /// Condition Ready.
     pub ready: NodeReady,
     /// Neither cordoned nor tainted against new pods.
@@ -192,6 +259,36 @@ impl Scene {
         }
     }
 
+    /// What the Lease says about a pod.
+    pub fn right(&self, pod: &str, rules: Rules) -> Right {
+        let Some(lease) = &self.lease else {
+            return Right::NoLease;
+        };
+        match &lease.record.hold {
+            Hold::Sealed(Some(seal)) if seal.pod == pod || !rules.has(Rule::SealNamesTheHolder) => {
+                Right::Sealed(seal.after)
+            }
+            Hold::Named(named) if named == pod => Right::NotTaken,
+            Hold::Stopped(stopped) if stopped == pod => Right::Stopped,
+            Hold::Taken { pod: holder, .. } if holder == pod => {
+                let Some(promise) = lease.record.promise else {
+                    return Right::Unpromised;
+                };
+                let left = promise.takeover_after.saturating_sub(lease.unchanged);
+                if left.is_zero() || !rules.has(Rule::WaitForExpiry) {
+                    Right::Expired {
+                        stopped: promise.stops_after.is_some(),
+                    }
+                } else {
+                    Right::Renewed(left)
+                }
+            }
+            Hold::Sealed(_) | Hold::Named(_) | Hold::Stopped(_) | Hold::Taken { .. } | Hold::Foreign(_) => {
+                Right::Others
+            }
+        }
+    }
+
     /// What a detach of the volume proves.
     pub fn driver_class(&self) -> DriverClass {
         self.volume.as_ref().map_or(DriverClass::Unknown, |v| v.class)
@@ -212,11 +309,20 @@ impl Scene {
     }
 
     /// Nodes on which an earlier engine may still run, although it can write no more: a pod that is placed there would give it the volume back.
+    /// One that was lost stays lost until it was heard of again without the volume, however many pods were let in meanwhile.
     pub fn lost_nodes(&self) -> Vec<String> {
         let holder = self.claim.holder.as_ref().and_then(|holder| holder.node.as_deref());
         let holder = holder.filter(|node| self.pulse(node) != Pulse::Alive);
-        let lost: BTreeSet<&str> = self.silent_nodes().into_iter().chain(holder).collect();
+        let earlier = self.claim.avoid.iter().map(String::as_str);
+        let heard = |facts: &NodeFacts| facts.renewed_since_release && facts.reported_since_release;
+        let earlier = earlier.filter(|node| !self.is_back(node) || !self.nodes.get(*node).is_some_and(heard));
+        let lost: BTreeSet<&str> = self.silent_nodes().into_iter().chain(holder).chain(earlier).collect();
         lost.into_iter().map(str::to_owned).collect()
+    }
+
+    /// A node that was lost lives, and no earlier engine has the volume there.
+    pub fn is_back(&self, node: &str) -> bool {
+        self.pulse(node) == Pulse::Alive && !self.in_use(node) && self.attachment(node).is_none()
     }
 
     /// Whether the node says that the volume is in use.

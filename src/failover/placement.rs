@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::verdict::{Act, Placement, STEADY, State, Verdict, acting, waiting};
-use crate::scene::{NodeReady, PodFacts, Pulse, Scene};
+use crate::rules::{Rule, Rules};
+use crate::scene::{NodeReady, PodFacts, Proof, Pulse, Right, Scene};
 
 /// Reason: the scheduler finds no node for a pod whose gate is open.
 pub const UNSCHEDULABLE: &str = "Unschedulable";
@@ -12,14 +13,14 @@ pub const UNSCHEDULABLE: &str = "Unschedulable";
 /// How long a pinned pod may be called unschedulable before it is let go elsewhere.
 const PIN_PATIENCE: Duration = Duration::from_secs(5);
 
-pub(super) fn unplaced(scene: &Scene, pod: &PodFacts) -> Verdict {
+pub(super) fn unplaced(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
     let name = &pod.judged.name;
     let target = scene
         .claim
         .holder
         .as_ref()
         .and_then(|h| h.node.as_ref())
-        .filter(|_| pod.pinned);
+        .filter(|_| pod.pinned && rules.has(Rule::PinLetsGo));
     if let Some(node) = target {
         // a moment's grace: the scheduler may not have seen yet that the old pod is gone
         let stuck =
@@ -28,7 +29,7 @@ pub(super) fn unplaced(scene: &Scene, pod: &PodFacts) -> Verdict {
             return refuse_pin(pod, node);
         }
     }
-    let back = pod.avoids.iter().find(|node| scene.pulse(node) == Pulse::Alive);
+    let back = pod.avoids.iter().find(|node| scene.is_back(node));
     if let Some(node) = back.filter(|_| pod.unschedulable_for >= PIN_PATIENCE && !pod.deleting) {
         let message = format!("node {node} is back, and pod {name} may not go there and nowhere else; it is replaced");
         return acting(
@@ -68,31 +69,38 @@ fn pod_of_record_is(scene: &Scene, pod: &PodFacts) -> bool {
 }
 
 /// The pinned restart: the pod fits the node, and the node's kubelet is the fence.
-pub(super) fn can_go_back(scene: &Scene, candidate: &PodFacts, node: &str) -> bool {
+pub(super) fn can_go_back(scene: &Scene, rules: Rules, candidate: &PodFacts, node: &str) -> bool {
     let fits = |labels: &BTreeMap<String, String>| {
         candidate
             .node_selector
             .iter()
             .all(|(key, value)| labels.get(key) == Some(value))
     };
-    is_fenced_by(scene, node) && scene.nodes.get(node).is_some_and(|facts| fits(&facts.labels))
+    is_fenced_by(scene, rules, node) && scene.nodes.get(node).is_some_and(|facts| fits(&facts.labels))
 }
 
 /// With `ReadWriteOncePod` the kubelet of a node mounts for one pod at a time.
-fn is_fenced_by(scene: &Scene, node: &str) -> bool {
+pub(super) fn is_fenced_by(scene: &Scene, rules: Rules, node: &str) -> bool {
     let Some(facts) = scene.nodes.get(node) else {
         return false;
     };
-    scene.claim.exclusive
-        // under a detach the kubelet may still have the revoked device staged, and would mount that
-        && scene.attachments.iter().all(|a| a.node == node && !a.deleting)
-        // the same where it was detached already: that takes an unmount first
-        && (!scene.is_attachable() || scene.attachment(node).is_some())
-        && scene.pulse(node) == Pulse::Alive
-        && facts.ready == NodeReady::True
-        && facts.schedulable
-        && !facts.out_of_service
-        && scene.claim.pin_refused.as_deref() != Some(node)
+    // what is attached and not in use is about to be detached (or the operator took it off the list itself)
+    let used = !scene.is_attachable() || scene.in_use(node);
+    // under a detach the kubelet may still have the revoked device staged, and would mount that; the same where it was detached already: that
+    // takes an unmount first
+    let attached = scene.attachments.iter().all(|a| a.node == node && !a.deleting)
+        && (!scene.is_attachable() || scene.attachment(node).is_some());
+    let alive = scene.pulse(node) == Pulse::Alive && facts.ready == NodeReady::True;
+    let holder = scene.claim.holder.as_ref();
+    let sealed = holder.is_some_and(|holder| matches!(scene.right(&holder.pod, rules), Right::Sealed(_)));
+    scene.policy.proof != Proof::Manual
+        && (scene.claim.exclusive || !rules.has(Rule::PinIsExclusive))
+        && (attached && used || !rules.has(Rule::PinWhileAttached))
+        && (alive || !rules.has(Rule::PinToTheLiving))
+        // after a seal a detach may be on its way, from an operator that does not lead any more, say
+        && !(sealed && rules.has(Rule::PinUnsealed))
+        && (facts.schedulable && !facts.out_of_service || !rules.has(Rule::PinToSchedulable))
+        && (scene.claim.pin_refused.as_deref() != Some(node) || !rules.has(Rule::PinOnce))
         && hostname(scene, node).is_some()
 }
 
@@ -101,7 +109,10 @@ pub(super) fn hostname(scene: &Scene, node: &str) -> Option<String> {
 }
 
 /// Silent nodes, and those that were when the volume was taken from one of them: an operator that has just started knows of none.
-pub(super) fn avoiding(scene: &Scene) -> Placement {
+pub(super) fn avoiding(scene: &Scene, rules: Rules) -> Placement {
+    if !rules.has(Rule::AvoidTheLost) {
+        return Placement::Avoiding(Vec::new());
+    }
     let silent = scene.silent_nodes().into_iter();
     let recorded = scene.claim.avoid.iter().map(String::as_str);
     let nodes: BTreeSet<&str> = silent.chain(recorded).collect();

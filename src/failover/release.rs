@@ -6,7 +6,9 @@ use super::brake;
 use super::verdict::{Act, Evidence, SOON, STEADY, State, Verdict, acting, waiting};
 use crate::api::CONFIRM_NODE_DEAD;
 use crate::driver_class::DriverClass;
-use crate::scene::{Attachment, Holder, Pulse, Scene};
+use crate::lease::{After, Hold, Seal};
+use crate::rules::{Rule, Rules};
+use crate::scene::{Attachment, Holder, Proof, Pulse, Right, Scene};
 
 /// How a human gives their word.
 pub(super) fn word(scene: &Scene, holder: &Holder, node: &str) -> String {
@@ -36,6 +38,14 @@ pub(super) fn held(scene: &Scene, node: &str, holder: &Holder) -> Verdict {
         .unwrap_or("(no CSI driver)");
     let word = word(scene, holder, node);
     let (reason, message) = match class {
+        _ if scene.policy.proof == Proof::Manual => (
+            "WaitsForWord",
+            format!("node {node} is silent and spec.failover.proof is Manual; {word}"),
+        ),
+        _ if scene.policy.proof == Proof::Lease => (
+            "NothingPromised",
+            format!("node {node} is silent and its database had not promised to stop by itself; {word}"),
+        ),
         DriverClass::Local => (
             "NoFailoverPossible",
             format!("node {node} is silent and the volume lives on it; it comes back with the node"),
@@ -73,25 +83,62 @@ pub(super) fn held(scene: &Scene, node: &str, holder: &Holder) -> Verdict {
 }
 
 /// Whether that node can no longer write, and if not, what is done or waited for.
-pub(super) fn released(scene: &Scene, holder: &Holder, node: &str) -> Result<Evidence, Box<Verdict>> {
+pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> Result<Evidence, Box<Verdict>> {
     let pulse = scene.pulse(node);
-    // a node that renews its Lease is not dead, whoever says so
-    if pulse == Pulse::Alive {
-        return node_released(scene, node);
+    let right = scene.right(&holder.pod, rules);
+    let stopped = scene.policy.proof != Proof::Manual && matches!(right, Right::Stopped | Right::Sealed(After::Stop));
+    if stopped && (is_detached(scene, rules, node) || !rules.has(Rule::StoppedIsDetached)) {
+        return Ok(Evidence::GuardStopped);
     }
-    let confirmed = is_confirmed(scene, holder, node);
-    let proof = match (confirmed, pulse, scene.driver_class().detach_is_proof()) {
-        (true, _, _) => Evidence::ConfirmedDead,
-        (false, Pulse::Gone, _) if gone_for_good(scene, node) => Evidence::NodeGone,
-        (false, _, true) => Evidence::StorageRevoked,
-        (false, _, false) => return Err(Box::new(held(scene, node, holder))),
+    // a node that renews its Lease is not dead, whoever says so
+    if pulse == Pulse::Alive && (rules.has(Rule::WordAgainstLife) || !is_confirmed(scene, rules, holder, node)) {
+        return node_released(scene, rules, holder, node);
+    }
+    if let Right::Renewed(left) = right
+        && rules.has(Rule::RenewalCounts)
+    {
+        let message = format!(
+            "node {node} is silent, but the last pod still renews its Lease; waiting until it has not done so for its time"
+        );
+        return Err(Box::new(waiting(
+            State::Suspect,
+            "NodeSilentLeaseRenewed",
+            message,
+            left.min(STEADY),
+        )));
+    }
+    let confirmed = is_confirmed(scene, rules, holder, node);
+    let revokes = scene.policy.proof != Proof::Manual
+        && (scene.driver_class().detach_is_proof() || !rules.has(Rule::ClassIsProof));
+    let proof = if confirmed {
+        Evidence::ConfirmedDead
+    } else if gone_for_good(scene, rules, node) {
+        Evidence::NodeGone
+    } else if stopped {
+        Evidence::GuardStopped
+    } else if revokes {
+        Evidence::StorageRevoked
+    } else if lease_may_prove(scene, rules, right) {
+        Evidence::LeaseExpired
+    } else {
+        return Err(Box::new(held(scene, node, holder)));
     };
-    if !confirmed && let Some(verdict) = brake(scene, holder, node) {
+    if !confirmed && let Some(verdict) = brake(scene, rules, holder, node) {
         return Err(Box::new(verdict));
     }
-    match scene.attachment(node) {
-        Some(attachment) => Err(Box::new(detach(scene, node, attachment))),
-        None if scene.attached_by_status(node) => {
+    if let Some(verdict) = seal(scene, rules, holder, node) {
+        return Err(Box::new(verdict));
+    }
+    let attachment = scene.attachment(node).filter(|_| rules.has(Rule::OldIsDetached));
+    // the seal says the same; without a Lease it has to be written down: a node that comes back is not believed by halves
+    if attachment.is_some() && scene.lease.is_none() && !scene.claim.avoid.iter().any(|lost| lost == node) {
+        let message = format!("writing down that node {node} is lost before the volume is taken from it");
+        let act = Act::Lose { node: node.to_owned() };
+        return Err(Box::new(acting(State::Detaching, "Detaching", message, act)));
+    }
+    match attachment {
+        Some(attachment) => Err(Box::new(detach(scene, rules, node, attachment))),
+        None if scene.attached_by_status(node) && rules.has(Rule::StatusIsDetached) => {
             let message =
                 format!("the attachment to node {node} is gone; waiting for the node's volumesAttached to say so too");
             Err(Box::new(waiting(State::Detaching, "Detaching", message, SOON)))
@@ -100,26 +147,101 @@ pub(super) fn released(scene: &Scene, holder: &Holder, node: &str) -> Result<Evi
     }
 }
 
+fn is_detached(scene: &Scene, rules: Rules, node: &str) -> bool {
+    scene.attachment(node).is_none() && !(scene.attached_by_status(node) && rules.has(Rule::StatusIsDetached))
+}
+
+/// E2: the holder has ended by itself, or will have when its Lease is sealed.
+pub(super) fn lease_may_prove(scene: &Scene, rules: Rules, right: Right) -> bool {
+    (scene.policy.proof == Proof::Lease || !rules.has(Rule::LeaseIsOptIn))
+        && match right {
+            Right::Expired { stopped } => stopped || !rules.has(Rule::PromisedToStop),
+            Right::Sealed(After::Expiry) => true,
+            Right::Sealed(After::Nothing) => !rules.has(Rule::PromisedToStop),
+            Right::NoLease
+            | Right::NotTaken
+            | Right::Unpromised
+            | Right::Renewed(_)
+            | Right::Stopped
+            | Right::Sealed(After::Stop)
+            | Right::Others => false,
+        }
+}
+
+/// O3. The Lease is taken from the holder before anything is, so that no container of its pod (on a node that comes back, say) wins it while
+/// its volume is being taken away.
+pub(super) fn seal(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> Option<Verdict> {
+    let lease = scene.lease.as_ref().filter(|_| rules.has(Rule::SealFirst))?;
+    // behind its gate a pod starts nothing, and its turn may have come already
+    if scene.pods.iter().any(|pod| pod.gated && pod.judged.uid == holder.pod) {
+        return None;
+    }
+    let after = match scene.right(&holder.pod, rules) {
+        Right::NoLease | Right::Sealed(_) => return None,
+        // nobody of ours can take it
+        Right::Others if matches!(lease.record.hold, Hold::Sealed(_)) => return None,
+        Right::Stopped => After::Stop,
+        Right::Expired { stopped: true } => After::Expiry,
+        Right::Expired { stopped: false } | Right::NotTaken | Right::Unpromised | Right::Renewed(_) | Right::Others => {
+            After::Nothing
+        }
+    };
+    let (reason, message) = match after {
+        After::Expiry => (
+            "LeaseExpired",
+            format!(
+                "the Lease of the database on node {node} has expired; sealing it so that no container of the old pod starts an engine"
+            ),
+        ),
+        After::Stop => (
+            "Stopped",
+            format!(
+                "the database on node {node} has stopped in order; sealing its Lease so that it does not start again"
+            ),
+        ),
+        After::Nothing => (
+            "NodeDead",
+            format!(
+                "the volume is being taken from node {node}; sealing the Lease so that no container of the old pod starts an engine"
+            ),
+        ),
+    };
+    let act = Act::Seal {
+        lease: lease.judged.clone(),
+        seal: Seal {
+            pod: holder.pod.clone(),
+            after,
+        },
+    };
+    Some(acting(State::Sealing, reason, message, act))
+}
+
 /// E4. A Node object that somebody deleted by hand says nothing about the machine; one that a cloud provider's controller removed does.
-pub(super) fn gone_for_good(scene: &Scene, node: &str) -> bool {
+pub(super) fn gone_for_good(scene: &Scene, rules: Rules, node: &str) -> bool {
     let is_holders = scene.claim.holder.as_ref().and_then(|h| h.node.as_deref()) == Some(node);
-    scene.pulse(node) == Pulse::Gone && is_holders && scene.claim.holder_node_is_provided
+    let provided = scene.claim.holder_node_is_provided || !rules.has(Rule::GoneIsProvided);
+    scene.pulse(node) == Pulse::Gone && is_holders && provided
 }
 
 /// E0, and then the ordinary detach, so that the next kubelet does not run into a Multi-Attach back-off.
-fn node_released(scene: &Scene, node: &str) -> Result<Evidence, Box<Verdict>> {
+fn node_released(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> Result<Evidence, Box<Verdict>> {
     let claim = &scene.claim.name;
     let facts = scene.nodes.get(node);
     if !scene.is_attachable() {
         // such a volume is never listed as in use, so the node's silence about it says nothing
         return not_attachable(scene, node);
     }
-    if scene.in_use(node) || !facts.is_some_and(|n| n.renewed_since_release) {
+    let renewed = facts.is_some_and(|n| n.renewed_since_release) || !rules.has(Rule::RenewedSince);
+    // once a failover has begun, the operator may have taken the volume off that list itself
+    let taken = matches!(scene.right(&holder.pod, rules), Right::Sealed(_))
+        || scene.claim.avoid.iter().any(|lost| lost == node);
+    let reported = !taken || facts.is_some_and(|n| n.reported_since_release) || !rules.has(Rule::ReportedSince);
+    if scene.in_use(node) && rules.has(Rule::NotInUse) || !renewed || !reported {
         let message =
             format!("waiting for node {node} to report that it has unmounted the volume of claim {claim} (every 10 s)");
         return Err(Box::new(waiting(State::Detaching, "NodeReleasing", message, SOON)));
     }
-    if let Some(attachment) = scene.attachment(node) {
+    if let Some(attachment) = scene.attachment(node).filter(|_| rules.has(Rule::ReleasedIsDetached)) {
         let message = format!(
             "waiting for the volume of claim {claim} to be detached from node {node}{}",
             refusal(attachment)
@@ -158,7 +280,7 @@ fn refusal(attachment: &Attachment) -> String {
         .map_or_else(String::new, |e| format!("; the driver answers: {e}"))
 }
 
-fn detach(scene: &Scene, node: &str, attachment: &Attachment) -> Verdict {
+fn detach(scene: &Scene, rules: Rules, node: &str, attachment: &Attachment) -> Verdict {
     let unique_name = scene.volume.as_ref().and_then(|v| v.unique_name.clone());
     let facts = scene.nodes.get(node);
     let message = format!(
@@ -183,7 +305,9 @@ fn detach(scene: &Scene, node: &str, attachment: &Attachment) -> Verdict {
         Duration::ZERO
     };
     let overdue = patience.is_zero() || scene.detaching_for.is_some_and(|waited| waited >= patience);
-    if let Some((node, index, unique_name)) = listed.filter(|_| scene.fast_detach && !overdue) {
+    // a kubelet that writes is back, and what it listed last must stay its own word
+    let is_back = facts.is_some_and(|facts| facts.reported_since_release) && rules.has(Rule::ReportedSince);
+    if let Some((node, index, unique_name)) = listed.filter(|_| scene.fast_detach && !overdue && !is_back) {
         return acting(
             State::Detaching,
             "Detaching",
@@ -208,8 +332,9 @@ fn detach(scene: &Scene, node: &str, attachment: &Attachment) -> Verdict {
     waiting(State::Detaching, "Detaching", message, SOON)
 }
 
-pub(super) fn is_confirmed(scene: &Scene, holder: &Holder, node: &str) -> bool {
-    scene.confirmed_dead.as_ref() == Some(&holder.pod) || scene.nodes.get(node).is_some_and(|n| n.out_of_service)
+pub(super) fn is_confirmed(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> bool {
+    let named = |pod: &String| *pod == holder.pod || !rules.has(Rule::WordNamesThePod);
+    scene.confirmed_dead.as_ref().is_some_and(named) || scene.nodes.get(node).is_some_and(|n| n.out_of_service)
 }
 
 /// Over several nodes the proof that names a dead one says most.

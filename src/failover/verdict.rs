@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::cluster::Judged;
+use crate::lease::Seal;
 use crate::scene::Holder;
 
 /// Where the instance stands between "a pod has the volume" and "the next pod has it".
@@ -16,6 +17,8 @@ pub enum State {
     Stopping,
     /// The volume may not change hands; only a proof that is missing, or a human, ends this.
     Blocked,
+    /// The Lease is being taken from the holder, so that no container of its pod may start an engine any more.
+    Sealing,
     /// The holder's pod object is being removed because its node is dead.
     Evicting,
     /// The pod is gone; the volume is being taken from the old node.
@@ -54,6 +57,8 @@ pub enum Act {
     RefusePin { pod: Judged, node: String },
     /// Delete the pod of a dead node without grace.
     Evict { pod: Judged },
+    /// Write down that a node was lost, before the volume is taken from it.
+    Lose { node: String },
     /// Take our entry, at that index, out of `status.volumesInUse` of the dead node.
     ShrinkVolumesInUse {
         node: Judged,
@@ -62,8 +67,15 @@ pub enum Act {
     },
     /// The fallback: delete the attachment to the dead node.
     DeleteAttachment { attachment: Judged },
-    /// Let the pod at the volume: pinned to a host name, or kept off nodes.
-    OpenGate { pod: Judged, placement: Placement },
+    /// Take the Lease from its holder (O3).
+    Seal { lease: Judged, seal: Seal },
+    /// Let the pod at the volume: first the Lease names it, where there is one that does not do so yet, then its gate opens, pinned to a host
+    /// name or kept off nodes. A crash between the two leaves a Lease that is for a pod behind its gate, which harms nobody.
+    OpenGate {
+        pod: Judged,
+        placement: Placement,
+        name: Option<Judged>,
+    },
 }
 
 /// Where a pod may go when its gate opens.
@@ -84,6 +96,10 @@ pub enum Evidence {
     PinnedRestart,
     /// The kubelet reported every container of the holder as ended.
     PodStopped,
+    /// E1
+    GuardStopped,
+    /// E2
+    LeaseExpired,
     /// E0
     NodeReleased,
     /// E3
@@ -104,7 +120,9 @@ impl Act {
             | Self::RefusePin { .. }
             | Self::Evict { .. }
             | Self::ShrinkVolumesInUse { .. }
-            | Self::DeleteAttachment { .. } => true,
+            | Self::DeleteAttachment { .. }
+            | Self::Seal { .. }
+            | Self::Lose { .. } => true,
         }
     }
 
@@ -116,6 +134,8 @@ impl Act {
             Self::Evict { .. } => "Evict",
             Self::ShrinkVolumesInUse { .. } => "ShrinkVolumesInUse",
             Self::DeleteAttachment { .. } => "DeleteAttachment",
+            Self::Seal { .. } => "Seal",
+            Self::Lose { .. } => "Lose",
             Self::OpenGate { .. } => "OpenGate",
         }
     }
@@ -128,6 +148,8 @@ impl Evidence {
             Self::FirstStart => "FirstStart",
             Self::PinnedRestart => "PinnedRestart",
             Self::PodStopped => "PodStopped",
+            Self::GuardStopped => "GuardStopped",
+            Self::LeaseExpired => "LeaseExpired",
             Self::NodeReleased => "NodeReleased",
             Self::StorageRevoked => "StorageRevoked",
             Self::NodeGone => "NodeGone",

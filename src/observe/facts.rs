@@ -134,6 +134,7 @@ pub fn pod(pod: &Pod, instance: &Instance, now: Timestamp) -> PodFacts {
         judged: judged(pod),
         ours: is_ours(pod, instance),
         gated: is_gated(pod),
+        guarded: false,
         node: spec.node_name,
         deleting: pod.metadata.deletion_timestamp.is_some(),
         finished: is_finished(pod),
@@ -185,14 +186,21 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
         .conditions
         .unwrap_or_default()
         .into_iter()
-        .find(|c| c.type_ == "Ready")
-        .map(|c| c.status);
+        .find(|c| c.type_ == "Ready");
+    let reported = ready
+        .as_ref()
+        .and_then(|c| c.last_heartbeat_time.as_ref())
+        .map(|time| time.0);
+    let ready = ready.map(|c| c.status);
     let taints = spec.taints.unwrap_or_default();
     let beat = heartbeats.of(&name);
+    let reported = reported.as_ref().map(ToString::to_string).unwrap_or_default();
     let facts = NodeFacts {
         judged: Judged::of(node)?,
         lease_unchanged: beat.map(|beat| beat.unchanged),
         lease_renewed: beat.is_some_and(|beat| beat.renewed),
+        reported_since_release: holder
+            .is_some_and(|holder| heartbeats.reported_since_release(holder, &name, &reported)),
         renewed_since_release: holder.is_some_and(|holder| heartbeats.renewed_since_release(holder, &name)),
         ready: match ready.as_deref() {
             Some("True") => NodeReady::True,

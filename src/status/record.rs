@@ -57,10 +57,10 @@ fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInst
     let holder = world.scene.claim.holder.as_ref()?;
     let moves = matches!(
         verdict.state,
-        State::Stopping | State::Evicting | State::Detaching | State::Opening | State::Blocked
+        State::Stopping | State::Sealing | State::Evicting | State::Detaching | State::Opening | State::Blocked
     );
     // what never served has nothing to fail over from, but a volume that is taken from a dead node has a clock to run
-    let fenced = matches!(verdict.state, State::Evicting | State::Detaching);
+    let fenced = matches!(verdict.state, State::Sealing | State::Evicting | State::Detaching);
     let served = previous.engine_version.is_some();
     if serving || !moves || !(served || fenced) || verdict.evidence == Some(Evidence::FirstStart) {
         return None;
@@ -75,7 +75,7 @@ fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInst
         .node
         .as_ref()
         .and_then(|node| world.scene.nodes.get(node)?.lease_unchanged);
-    let silence = silence.filter(|_| verdict.state == State::Evicting);
+    let silence = silence.filter(|_| matches!(verdict.state, State::Sealing | State::Evicting));
     let started = silence
         .and_then(|silence| world.now.checked_sub(silence).ok())
         .map_or(world.now, whole_microseconds);
@@ -107,6 +107,7 @@ fn phase(world: &World, verdict: &Verdict) -> &'static str {
     match verdict.state {
         State::Suspect => "Detecting",
         State::Stopping => "Stopping",
+        State::Sealing => "Sealing",
         State::Evicting => "Evicting",
         State::Detaching => DETACHING,
         State::Blocked => "Held",

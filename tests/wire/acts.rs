@@ -5,7 +5,7 @@ use sqledge_operator::settings::Switch;
 
 use crate::canned::{JSON_PATCH, Sent};
 use crate::passes::{Engine, MANAGER, Meeting, acts};
-use crate::shop::{ATTACHMENT, CLAIM, NODE, PODS, VOLUME, cluster, pod};
+use crate::shop::{ATTACHMENT, CLAIM, NODE, PODS, VOLUME, cluster, lost, pod};
 
 /// What makes a JSON patch a compare-and-swap.
 fn judged(uid: &str, version: &str) -> [Value; 2] {
@@ -95,7 +95,7 @@ async fn a_pod_is_evicted_without_grace_and_only_if_it_is_still_the_one_that_was
 
 #[tokio::test]
 async fn only_our_entry_of_volumes_in_use_is_taken_and_only_from_the_node_that_was_judged() {
-    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    let canned = cluster(&lost());
     pod(&canned, "orders-1-b", true);
     let meeting = Meeting {
         node_silent: true,
@@ -115,7 +115,7 @@ async fn only_our_entry_of_volumes_in_use_is_taken_and_only_from_the_node_that_w
 
 #[tokio::test]
 async fn without_fast_detach_exactly_the_attachment_that_was_judged_is_deleted() {
-    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    let canned = cluster(&lost());
     pod(&canned, "orders-1-b", true);
     let meeting = Meeting {
         node_silent: true,
@@ -126,5 +126,27 @@ async fn without_fast_detach_exactly_the_attachment_that_was_judged_is_deleted()
     assert_eq!(
         acts(&canned, meeting).await,
         [Sent::new("DELETE", ATTACHMENT, &[], "application/json", body)]
+    );
+}
+
+#[tokio::test]
+async fn a_node_is_written_down_as_lost_on_exactly_the_claim_that_was_judged() {
+    let canned =
+        cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"})).that_obeys();
+    pod(&canned, "orders-1-b", true);
+    let meeting = Meeting {
+        node_silent: true,
+        ..Meeting::default()
+    };
+    let sent = acts(&canned, meeting).await;
+    let written = &sent[0];
+    assert_eq!((written.method.as_str(), written.path.as_str()), ("PATCH", CLAIM));
+    let operations = written.body.as_array().expect("a patch");
+    assert_eq!(operations[0]["value"], "uid-claim");
+    assert_eq!(operations[2]["value"]["sqledge.io/avoid-nodes"], "n1");
+    assert_eq!(
+        sent[1].path,
+        format!("{NODE}/status"),
+        "then the volume is taken from it, in the same pass"
     );
 }

@@ -7,11 +7,11 @@ use sqledge_operator::controller;
 
 use crate::canned::Sent;
 use crate::passes::{Engine, Meeting, operator, pass, replica};
-use crate::shop::{ATTACHMENT, CLAIM, INSTANCE, LEASE, NODE, PODS, cluster, pod};
+use crate::shop::{ATTACHMENT, CLAIM, INSTANCE, LEASE, NODE, PODS, cluster, lost, pod};
 
 #[tokio::test]
 async fn a_second_look_reads_once_what_the_decision_rests_on_in_the_order_that_the_proof_needs() {
-    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    let canned = cluster(&lost());
     pod(&canned, "orders-1-b", true);
     let meeting = Meeting {
         node_silent: true,
@@ -106,7 +106,7 @@ async fn whoever_takes_over_from_a_leader_that_went_with_the_node_has_logged_in_
 
 #[tokio::test]
 async fn what_has_changed_since_it_was_judged_is_judged_once_more_in_the_same_pass() {
-    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    let canned = cluster(&lost());
     pod(&canned, "orders-1-b", true);
     let path = format!("{NODE}/status");
     canned.refuse_once(&path);

@@ -123,3 +123,8 @@ pub fn pod(canned: &Canned, name: &str, gated: bool) {
     let _: Pod = serde_json::from_value(pod.clone()).expect("a pod");
     canned.put(&format!("{PODS}/{name}"), pod);
 }
+
+/// What the claim says when the node of the last pod was lost: the volume is about to be taken from it.
+pub fn lost() -> Value {
+    json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1", "sqledge.io/avoid-nodes": "n1"})
+}
