@@ -7,6 +7,7 @@
 pub mod install;
 pub mod marker;
 pub mod probe;
+pub mod rules;
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;
