@@ -27,8 +27,8 @@ CARGO := cargo
 FOR := --locked --target $(TARGET) --workspace
 TESTBED := $(SQLEDGE_PROGRAMS)/testbed
 IMAGES := $(SQLEDGE_CACHE)/archives
-# every file of tests/ but the one that wants etcd and an API server
-OPERATOR_TESTS := $(filter-out control_plane,$(basename $(notdir $(wildcard tests/*.rs))))
+# every file of tests/, and the guard with real processes; not what wants etcd and an API server
+OPERATOR_TESTS := $(filter-out control_plane,$(basename $(notdir $(wildcard tests/*.rs)))) guarded
 STANDIN_TESTS := $(basename $(notdir $(wildcard tests/standin/tests/*.rs)))
 
 .PHONY: fresh demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \
@@ -54,6 +54,7 @@ test:
 test-rust: format lints unit standin docs
 test-control-plane: programs
 	$(CARGO) test $(FOR) --test control_plane -- --include-ignored
+	$(CARGO) test $(FOR) --test guarded -- --ignored real
 test-e2e: e2e
 test-long: images
 	$(CARGO) test $(FOR) --test cluster -- --ignored --test-threads=1 --nocapture long_

@@ -22,7 +22,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::OnceCell;
 
 /// Token of the one user, who may do everything: rights are judged on the real cluster, not here.
-const TOKEN: &str = "control-plane-test";
+pub const TOKEN: &str = "control-plane-test";
 
 /// Ends with the last program it started, whatever happens to this process.
 const KEEPER: &str = r#"
@@ -40,6 +40,10 @@ rm -rf "$folder"
 /// A running control plane.
 pub struct ControlPlane {
     client: Client,
+    /// Where the API server listens, on the loopback.
+    pub port: u16,
+    /// Its certificate, which is its own authority.
+    pub certificate: String,
     // closing its standard input ends the programs
     _keeper: Child,
 }
@@ -173,6 +177,8 @@ impl ControlPlane {
         install(&client, &log).await;
         Self {
             client,
+            port: api_port,
+            certificate: certificate.cert.pem(),
             _keeper: keeper,
         }
     }
