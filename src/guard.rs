@@ -19,7 +19,7 @@ pub mod probe;
 pub mod prober;
 pub mod rules;
 pub mod run;
-mod words;
+pub mod words;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};

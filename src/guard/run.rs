@@ -4,7 +4,6 @@
 //! API server, and the prober, who speaks with the engine. It never waits for the network, a disk or the log while an engine
 //! may run, so nothing keeps it from killing in time.
 
-use std::ffi::OsString;
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use super::journal::{Journal, last_words};
 use super::paper::Paper;
 use super::prober::Prober;
 use super::rules::{ACKNOWLEDGE, Action, Change, Guard, Input, Tenure};
+use super::words::Options;
 use super::{boot, rules};
 use crate::rules::Rules;
 
@@ -40,31 +40,6 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// An engine that ends so often before it has ever answered has something to say: its container ends with it, and the
 /// instance's status repeats its last lines.
 const FIRST_STARTS: u8 = 3;
-
-/// What the pod's template says.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Options {
-    /// Namespace of the Lease.
-    pub namespace: String,
-    /// Name of the Lease.
-    pub lease: String,
-    /// UID of the pod.
-    pub pod: String,
-    /// The API server's host and port.
-    pub server: String,
-    /// Token and certificate authority.
-    pub credentials: PathBuf,
-    /// The engine's volume.
-    pub volume: PathBuf,
-    /// The engine's port.
-    pub port: u16,
-    /// Where the kubelet looks for a sign of life.
-    pub heartbeat: PathBuf,
-    /// Program and arguments.
-    pub command: Vec<OsString>,
-    /// Variables that the engine need not see.
-    pub hidden: &'static [&'static str],
-}
 
 /// Why the guard does not run.
 #[derive(Debug, thiserror::Error)]

@@ -5,7 +5,6 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 use super::api::CREDENTIALS;
-use super::run::Options;
 
 const USAGE: &str = "usage: sqledge-guard install --volume DIR --to DIR  (environment: SQLEDGE_VOLUME_ID, SQLEDGE_CLAIM, \
                      SQLEDGE_ADOPT)\n       sqledge-guard run --namespace NAME --lease NAME --volume DIR --port PORT --heartbeat FILE \
@@ -36,6 +35,31 @@ pub(super) enum Command {
     Alive {
         heartbeat: PathBuf,
     },
+}
+
+/// What the pod's template says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Options {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub lease: String,
+    /// UID of the pod.
+    pub pod: String,
+    /// The API server's host and port.
+    pub server: String,
+    /// Token and certificate authority.
+    pub credentials: PathBuf,
+    /// The engine's volume.
+    pub volume: PathBuf,
+    /// The engine's port.
+    pub port: u16,
+    /// Where the kubelet looks for a sign of life.
+    pub heartbeat: PathBuf,
+    /// Program and arguments.
+    pub command: Vec<OsString>,
+    /// Variables that the engine need not see.
+    pub hidden: &'static [&'static str],
 }
 
 /// What the volume must say, as the environment has it.

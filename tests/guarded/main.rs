@@ -99,8 +99,12 @@ fn the_engine_is_started_only_after_the_lease_names_the_pod() {
         serde_json::Value::Null,
         "a promise nobody asked for"
     );
-    // the guard, the first process and the second
     until("both processes run", || guard.engines().len() == 2);
+    for process in guard.engines() {
+        let environment = std::fs::read_to_string(format!("/proc/{}/environ", process.as_raw_nonzero())).expect("read");
+        assert!(environment.contains("ENGINE_FOLDER="), "{environment}");
+        assert!(!environment.contains("SQLEDGE_"), "{environment}");
+    }
 }
 
 #[test]
@@ -359,7 +363,7 @@ fn a_hung_engine_is_killed_and_started_again_inside() {
     let guard = stage.guard();
     guard.says("the engine answers");
     stage.order(engine::HANG, "");
-    until("the engine hangs", || !stage.at("volume").join(engine::HANG).exists());
+    until("the engine hangs", || !stage.at("engine").join(engine::HANG).exists());
     let hung = *stage.notes(engine::WRITES).last().expect("it wrote");
     let (killed, _) = guard.says("did not answer 3 times in a row");
     println!("killed {:?} after its last write", killed.saturating_sub(hung));
@@ -414,6 +418,22 @@ fn sigterm_stops_in_order_and_is_acknowledged() {
         assert_eq!((acknowledged.status, holder(&stage)), (200, format!("stopped/{POD}")));
         assert!(acknowledged.at >= clean, "acknowledged before the end");
     }
+}
+
+#[test]
+fn a_stop_is_not_acknowledged_before_the_volume_is_written_out() {
+    if !is_possible() {
+        return;
+    }
+    let stage = Stage::new("unsynced", &named(), &[LONG]);
+    let mut guard = stage.guard();
+    guard.says("the engine answers");
+    std::fs::remove_dir_all(stage.at("volume")).expect("the volume is gone");
+    guard.signal(Signal::TERM);
+    assert_eq!(guard.ends().code(), Some(1));
+    assert_eq!(stage.notes(engine::CLEAN).len(), 1);
+    assert!(guard.said().contains("the stop is not acknowledged"));
+    assert!(holder(&stage).starts_with(&format!("{POD}/")));
 }
 
 #[test]
@@ -535,7 +555,7 @@ fn a_log_that_nobody_reads_does_not_save_an_engine_that_must_die() {
     let processes = guard.engines();
     guard.stop_reading();
     stage.order(engine::FLOOD, "");
-    until("the pipe is full", || stage.at("volume").join(engine::FLOODED).exists());
+    until("the pipe is full", || stage.at("engine").join(engine::FLOODED).exists());
     stage.server.mood(Mood::Silent);
     guard.ends();
     assert!(

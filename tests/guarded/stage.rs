@@ -74,7 +74,7 @@ impl Stage {
     /// `holder` stands on the Lease. `orders` are its annotations.
     pub fn new(name: &str, holder: &str, orders: &[(&str, &str)]) -> Self {
         let folder = std::env::temp_dir().join(format!("sqledge-guarded-{}-{name}", std::process::id()));
-        for part in ["volume/data", "credentials", "beat"] {
+        for part in ["volume/data", "engine", "credentials", "beat"] {
             fs::create_dir_all(folder.join(part)).expect("a folder");
         }
         fs::write(folder.join("volume/.sqledge-volume-id"), "id-1\nempty\n").expect("a mark");
@@ -137,7 +137,7 @@ impl Stage {
             .env("KUBERNETES_SERVICE_PORT", self.server.port.to_string())
             // the engine's image may name one; the API server is not behind it
             .env("HTTPS_PROXY", "http://127.0.0.1:9")
-            .env("ENGINE_FOLDER", self.at("volume"))
+            .env("ENGINE_FOLDER", self.at("engine"))
             .env("ENGINE_PORT", self.engine_port.to_string())
             .envs(more.iter().copied())
             .stdin(Stdio::null())
@@ -156,7 +156,7 @@ impl Stage {
 
     /// Tells the engine what to do next.
     pub fn order(&self, file: &str, content: &str) {
-        let order = self.at("volume").join(file);
+        let order = self.at("engine").join(file);
         // whole at once: the engine looks all the time
         fs::write(order.with_extension("new"), content).expect("written");
         fs::rename(order.with_extension("new"), order).expect("ordered");
@@ -164,7 +164,7 @@ impl Stage {
 
     /// The times since boot that the engine has noted in that file.
     pub fn notes(&self, name: &str) -> Vec<Duration> {
-        let text = fs::read_to_string(self.at("volume").join(name)).unwrap_or_default();
+        let text = fs::read_to_string(self.at("engine").join(name)).unwrap_or_default();
         // the last line may be half written
         let lines = text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
         lines
@@ -182,7 +182,7 @@ impl Stage {
 
     /// What must hold at the end of every story.
     pub fn never_two_engines(&self) {
-        assert!(!self.at("volume").join(engine::TWO).exists(), "two engines ran at once");
+        assert!(!self.at("engine").join(engine::TWO).exists(), "two engines ran at once");
     }
 }
 
