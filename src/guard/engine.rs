@@ -80,6 +80,10 @@ pub fn is_process_1() -> bool {
 
 /// Signals every process of the namespace but this one.
 pub fn signal_all(signal: Signal) {
+    // outside of a container that would be every process of the machine
+    if !is_process_1() {
+        return;
+    }
     // The group of process 1, written as kill(2) takes it, is -1: everything. Nobody left to signal is no error.
     let _ = rustix::process::kill_process_group(Pid::INIT, signal);
 }

@@ -308,7 +308,7 @@ impl Place {
             }
             Action::KillAll => return Err(self.kill_all(before)),
             Action::Exit => {
-                self.finish_request();
+                self.finish_write();
                 self.journal.say("stopped");
                 return Err(Over(self.code));
             }
@@ -368,9 +368,9 @@ impl Place {
         }
     }
 
-    /// A request that is on its way when the guard ends is most of all the acknowledgement.
-    fn finish_request(&mut self) {
-        if self.guard.request.is_some() {
+    /// A write that is on its way when the guard ends is most of all the acknowledgement.
+    fn finish_write(&mut self) {
+        if self.guard.request.is_some_and(|request| request.change.is_some()) {
             let _ = self.courier.wait(ACKNOWLEDGE);
         }
     }

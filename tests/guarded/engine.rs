@@ -96,6 +96,8 @@ fn second(folder: &Path) -> ! {
             flood(folder.to_owned());
         }
         if asked.load(Ordering::SeqCst) {
+            let seconds = std::env::var("ENGINE_STOP_SECONDS").map_or(0, |seconds| seconds.parse().expect("a number"));
+            thread::sleep(Duration::from_secs(seconds));
             note(folder, CLEAN);
             std::process::exit(0);
         }
@@ -110,13 +112,14 @@ fn obeyed(folder: &Path, name: &str) -> Option<String> {
     Some(order)
 }
 
-/// Writes to standard error for ever, and says when a line takes so long that nobody can be reading.
+/// Writes to standard error for ever, and says when a line takes so long that nobody can be reading. The lines are short, so
+/// that there is no room left for one of the guard's.
 fn flood(folder: PathBuf) {
     let lines = Arc::new(AtomicUsize::new(0));
     let written = Arc::clone(&lines);
     thread::spawn(move || {
         loop {
-            eprintln!("{}", "engine: words ".repeat(100));
+            eprintln!("x");
             written.fetch_add(1, Ordering::SeqCst);
         }
     });

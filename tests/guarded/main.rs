@@ -421,6 +421,21 @@ fn sigterm_stops_in_order_and_is_acknowledged() {
 }
 
 #[test]
+fn a_stop_that_takes_longer_than_the_promise_is_waited_for() {
+    if !is_possible() {
+        return;
+    }
+    let stage = Stage::new("slow-stop", &named(), &[LONG]);
+    let seconds = LONG_STOP_AFTER.as_secs() + 2;
+    let mut guard = stage.guard_with(&[("ENGINE_STOP_SECONDS", &seconds.to_string())]);
+    guard.says("the engine answers");
+    guard.signal(Signal::TERM);
+    assert_eq!(guard.ends().code(), Some(0));
+    assert_eq!(stage.notes(engine::CLEAN).len(), 1);
+    assert_eq!(holder(&stage), format!("stopped/{POD}"));
+}
+
+#[test]
 fn a_stop_is_not_acknowledged_before_the_volume_is_written_out() {
     if !is_possible() {
         return;

@@ -222,7 +222,9 @@ impl Guard {
         thread::spawn(move || {
             let mut stderr = stderr.lines();
             while let Some(Ok(line)) = stderr.next() {
-                eprintln!("    {line}");
+                if line != "x" {
+                    eprintln!("    {line}");
+                }
                 writer.0.lock().expect("no panic").push(line);
                 writer.1.notify_all();
                 while stop.load(Ordering::SeqCst) {
