@@ -194,6 +194,11 @@ fn a_renewal_keeps_the_engine_alive_for_longer_than_one_promise() {
     assert!(connections.len() <= renewals(&stage) / 2, "{connections:?}");
     let (resident, own) = guard.memory();
     println!("resident: {resident} bytes, of which {own} are its own");
+    println!(
+        "processor: {:?} in {:?}",
+        guard.processor(),
+        boot::now().saturating_sub(begin)
+    );
     assert!(resident < 10_000_000, "{resident} bytes resident");
     assert!(stage.alive().status.success());
 }

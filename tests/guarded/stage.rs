@@ -315,6 +315,16 @@ impl Guard {
         (field("VmRSS:"), field("RssAnon:"))
     }
 
+    /// The processor time it has used.
+    pub fn processor(&self) -> Duration {
+        let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid.as_raw_nonzero())).expect("its stat");
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let ticks = fields.split_whitespace().skip(11).take(2);
+        let ticks: u64 = ticks.map(|ticks| ticks.parse::<u64>().expect("a number")).sum();
+        // the kernel shows all programs a hundred a second, whatever it counts in itself
+        Duration::from_millis(ticks * 10)
+    }
+
     /// The processes of the engine, as the machine numbers them.
     pub fn engines(&self) -> Vec<Pid> {
         let mut found = Vec::new();
