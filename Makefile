@@ -55,6 +55,7 @@ test:
 test-rust: format lints unit standin docs
 test-control-plane: programs former
 	$(CARGO) test $(FOR) --test control_plane -- --include-ignored
+	$(CARGO) test $(FOR) --test guarded -- --ignored real
 test-e2e: e2e
 test-long: images
 	$(CARGO) test $(FOR) --test protocol -- --ignored --nocapture

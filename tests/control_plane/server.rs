@@ -23,12 +23,16 @@ use crate::mirror::version;
 use crate::program::Program;
 
 /// Token of the one user, who may do everything: rights are judged on the real cluster, not here.
-const TOKEN: &str = "control-plane-test";
+pub const TOKEN: &str = "control-plane-test";
 
 /// A running control plane.
 pub struct ControlPlane {
     client: Client,
-    port: u16,
+    /// Where the API server listens, on the loopback.
+    pub port: u16,
+    /// Its certificate, which is its own authority; for programs that bring their own client.
+    #[allow(dead_code)] // read where this file is part of other tests
+    pub certificate: String,
     etcd: Mutex<Option<Program>>,
     etcd_command: Vec<String>,
     api_server: Program,
@@ -166,6 +170,7 @@ impl ControlPlane {
         Self {
             client,
             port: api_port,
+            certificate: certificate.cert.pem(),
             etcd: Mutex::new(Some(etcd)),
             etcd_command,
             api_server,
