@@ -4,13 +4,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use kube::runtime::events::Recorder;
-
 use crate::api::SqlEdgeInstance;
 use crate::cluster::Cluster;
+use crate::events::Events;
 use crate::heartbeats::Heartbeats;
 use crate::leader::Leadership;
-use crate::login::{Attempt, Door};
+use crate::logins::Logins;
 use crate::metrics::Metrics;
 use crate::scene::Volume;
 use crate::settings::{Identity, Settings, Timing};
@@ -24,8 +23,8 @@ pub struct Context {
     pub caches: Caches,
     /// The nodes' heartbeats.
     pub heartbeats: Arc<Heartbeats>,
-    /// How to log in.
-    pub door: Arc<dyn Door>,
+    /// The operator's own logins.
+    pub logins: Logins,
     /// Settings of the process.
     pub settings: Settings,
     /// What the pod knows about itself.
@@ -36,8 +35,8 @@ pub struct Context {
     pub leadership: Leadership,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Publisher of events; one for all, because it joins repeated ones.
-    pub recorder: Recorder,
+    /// Where events are handed in.
+    pub events: Events,
     /// Memory between passes that may be lost at any time.
     pub memory: Memory,
 }
@@ -45,7 +44,6 @@ pub struct Context {
 /// Things that save work when they are remembered and cost nothing but time when they are lost.
 #[derive(Default)]
 pub struct Memory {
-    logins: Mutex<HashMap<String, Remembered>>,
     passwords: Mutex<HashMap<String, (Instant, Password)>>,
     volumes: Mutex<HashMap<String, Volume>>,
     written: Mutex<HashMap<String, Written>>,
@@ -60,17 +58,6 @@ struct Written {
 /// So many of our own writes a cache may lag behind.
 const LAG: usize = 16;
 
-/// The last login at a pod.
-#[derive(Clone, Debug)]
-pub struct Remembered {
-    /// When it ended.
-    pub at: Instant,
-    /// What came of it.
-    pub attempt: Attempt,
-    /// How many in a row had no answer, this one included.
-    pub failures: u32,
-}
-
 /// A password as read from a Secret, with what it was read from.
 #[derive(Clone)]
 pub struct Password {
@@ -83,40 +70,12 @@ pub struct Password {
 }
 
 impl Memory {
-    /// As if all logins and reads so far had been made that much earlier; for tests, which do not wait.
+    /// As if all reads so far had been made that much earlier; for tests, which do not wait.
     pub fn age(&self, by: Duration) {
-        let earlier = |at: &mut Instant| *at = at.checked_sub(by).unwrap_or(*at);
-        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
-        logins.values_mut().for_each(|remembered| earlier(&mut remembered.at));
         let mut passwords = self.passwords.lock().unwrap_or_else(PoisonError::into_inner);
-        passwords.values_mut().for_each(|(at, _)| earlier(at));
-    }
-
-    /// The last login at that pod.
-    pub fn login(&self, pod_uid: &str) -> Option<Remembered> {
-        self.logins
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(pod_uid)
-            .cloned()
-    }
-
-    /// Remembers a login; logins of pods that nobody asked about for a while are dropped.
-    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
-    pub fn remember_login(&self, key: &str, attempt: Attempt, before: Option<&Remembered>) -> Remembered {
-        let failures = match attempt {
-            Attempt::NoAnswer(_) => before.map_or(0, |before| before.failures) + 1,
-            Attempt::Succeeded { .. } | Attempt::WrongPassword | Attempt::NotYet(_) => 0,
-        };
-        let remembered = Remembered {
-            at: Instant::now(),
-            attempt,
-            failures,
-        };
-        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
-        logins.retain(|_, remembered| remembered.at.elapsed() < Duration::from_secs(3600));
-        logins.insert(key.to_owned(), remembered.clone());
-        remembered
+        for (at, _) in passwords.values_mut() {
+            *at = at.checked_sub(by).unwrap_or(*at);
+        }
     }
 
     /// The password of an instance, unless it is older than `max_age`.
@@ -191,7 +150,7 @@ impl Memory {
     }
 
     /// Remembers what a status write returned.
-    pub fn remember_written(&self, replaced: &SqlEdgeInstance, resource: SqlEdgeInstance) {
+    pub fn remember_written(&self, replaced: &SqlEdgeInstance, resource: Arc<SqlEdgeInstance>) {
         let (Some(uid), Some(version)) = (
             resource.metadata.uid.clone(),
             replaced.metadata.resource_version.clone(),
@@ -207,13 +166,7 @@ impl Memory {
         if replaced.len() > LAG {
             replaced.remove(0);
         }
-        written.insert(
-            uid,
-            Written {
-                replaced,
-                resource: Arc::new(resource),
-            },
-        );
+        written.insert(uid, Written { replaced, resource });
     }
 }
 
@@ -231,8 +184,8 @@ mod tests {
     #[test]
     fn a_cache_that_lags_behind_our_own_writes_is_not_believed_and_any_other_is() {
         let memory = Memory::default();
-        memory.remember_written(&at("1"), at("2"));
-        memory.remember_written(&at("2"), at("3"));
+        memory.remember_written(&at("1"), Arc::new(at("2")));
+        memory.remember_written(&at("2"), Arc::new(at("3")));
         let newest = |cached: &str| {
             memory
                 .newest(&Arc::new(at(cached)))
@@ -246,7 +199,7 @@ mod tests {
             ("3", "3", "3")
         );
         assert_eq!(newest("7"), "7", "somebody else wrote after us");
-        memory.remember_written(&at("7"), at("8"));
+        memory.remember_written(&at("7"), Arc::new(at("8")));
         assert_eq!(
             (newest("7").as_str(), newest("2").as_str()),
             ("8", "2"),

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures::future;
 use futures::stream::{self, StreamExt as _};
 use kube::ResourceExt as _;
 use kube::core::DynamicObject;
@@ -17,14 +18,14 @@ use crate::apply;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::failover::{self, Act, Verdict};
-use crate::observe::{Freshness, Observed, forget_password, observe};
+use crate::observe::{Observed, forget_password, log_in, look_again, note_release, observe};
 use crate::plan::{self, Plan};
-use crate::report::{publish, report};
+use crate::report::report;
 use crate::status;
 use crate::watch::Triggers;
 use crate::world::World;
 
-/// Instances that are worked on at the same time; a pass may wait two seconds for a login.
+/// Instances that are worked on at the same time; a pass may wait for the API server, and a moment for a login.
 const CONCURRENCY: u16 = 16;
 /// A replica that does not lead looks again.
 const STANDBY: Duration = Duration::from_secs(5);
@@ -32,6 +33,8 @@ const STANDBY: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_secs(1);
 /// After an act, the world is another one.
 const AT_ONCE: Duration = Duration::from_millis(20);
+/// The most acts of one pass; more than follow from each other.
+const MOST_ACTS: usize = 4;
 
 /// Runs until `stop` resolves and every pass has ended.
 pub async fn run(context: Arc<Context>, triggers: Triggers, stop: impl Future<Output = ()> + Send + 'static) {
@@ -93,32 +96,48 @@ fn on_error(instance: Arc<SqlEdgeInstance>, error: &Error, _: Arc<Context>) -> A
 /// One pass, counted and timed.
 pub async fn pass(instance: Arc<SqlEdgeInstance>, context: Arc<Context>) -> Result<Action> {
     if !context.leadership.holds() {
-        return Ok(Action::requeue(STANDBY));
+        return Ok(Action::requeue(Box::pin(stand_by(&instance, &context)).await));
     }
     #[allow(clippy::disallowed_methods)] // measures, decides nothing
     let began = Instant::now();
-    let result = look_and_act(&instance, &context).await;
+    let result = Box::pin(look_and_act(&instance, &context)).await;
     context
         .metrics
         .pass(result.as_ref().err().map_or("Ok", Error::reason), began.elapsed());
     result
 }
 
+/// A replica that does not lead logs in where a node may be dead: with the node the leader may be gone, and whoever takes over must not begin with
+/// two timeouts. When to look again.
+async fn stand_by(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Duration {
+    let node = instance.status.as_ref().and_then(|status| status.node.as_deref());
+    let unchanged = node
+        .and_then(|node| context.heartbeats.of(node))
+        .map(|beat| beat.unchanged);
+    let Some(unchanged) = unchanged else { return STANDBY };
+    match context.timing.suspicion().checked_sub(unchanged) {
+        Some(until) if !until.is_zero() => until.clamp(AT_ONCE, STANDBY),
+        _ => {
+            // what goes wrong here goes wrong for the leader too, which says so
+            if let Ok(Observed::World(mut world)) = observe(context, instance).await {
+                log_in(context, &mut world).await;
+            }
+            SOON
+        }
+    }
+}
+
 async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Result<Action> {
     let resource = context.memory.newest(instance);
-    let world = match observe(context, &resource, Freshness::Cached).await? {
+    let mut world = match observe(context, &resource).await? {
         Observed::Gone => return Ok(Action::await_change()),
         Observed::Invalid(invalid) => {
             let generation = resource.metadata.generation.unwrap_or_default();
             let previous = resource.status.clone().unwrap_or_default();
             #[allow(clippy::disallowed_methods)] // there is no world to take it from
             let now = k8s_openapi::jiff::Timestamp::now();
-            report(
-                context,
-                &resource,
-                status::of_invalid(&previous, generation, &invalid, now),
-            )
-            .await?;
+            let status = status::of_invalid(&previous, generation, &invalid, now);
+            report(context, &resource, status).await?;
             return Ok(Action::requeue(context.timing.resync));
         }
         Observed::World(world) => world,
@@ -132,20 +151,21 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
     {
         forget_password(context, &world.instance);
     }
-    // a child that cannot be applied must not keep the database on a dead node
     let mut verdict = failover::decide(&world.scene);
-    let mut acted = false;
-    match act(context, &resource, &world, &verdict).await {
-        Ok(Acted::Nothing) => {}
-        Ok(Acted::Done(done)) => {
-            acted = true;
-            verdict = done;
+    // what can be done without them waits neither for a login nor for what begins a release
+    if verdict.act.is_none() {
+        if log_in(context, &mut world).await {
+            verdict = failover::decide(&world.scene);
         }
-        Ok(Acted::SecondLook(second)) => verdict = second,
-        Err(error) => outcome = outcome.and(Err(error)),
+        outcome = outcome.and(note_release(context, &world).await);
     }
+    // a child that cannot be applied must not keep the database on a dead node
+    let mut decided = Decided { world, verdict };
+    let (acted, done) = act(context, &plan, &mut decided, outcome.as_ref().err()).await;
+    outcome = outcome.and(done);
+    let Decided { world, verdict } = decided;
     let status = status::of(&world, &plan, &verdict, outcome.as_ref().err());
-    report(context, &resource, status).await?;
+    report(context, &world.resource, status).await?;
     outcome?;
     Ok(Action::requeue(next_look(context, &plan, &verdict, acted)))
 }
@@ -164,44 +184,95 @@ fn next_look(context: &Context, plan: &Plan, verdict: &Verdict, acted: bool) -> 
     }
 }
 
-/// What came of the verdict's act.
-enum Acted {
-    /// There was none, or this replica does not lead any more.
-    Nothing,
-    /// It was carried out; on this verdict.
-    Done(Verdict),
-    /// A second look found nothing to do; this is what it says.
-    SecondLook(Verdict),
+/// A world and the decision on it.
+struct Decided {
+    world: Box<World>,
+    verdict: Verdict,
 }
 
-/// Carries out the one irreversible act. What it rests on is read again first, and the decision taken again on that:
-/// what is then found right is done, whatever the caches made of it.
-async fn act(context: &Context, resource: &Arc<SqlEdgeInstance>, world: &World, verdict: &Verdict) -> Result<Acted> {
-    let Some(wanted) = &verdict.act else {
-        return Ok(Acted::Nothing);
-    };
-    let mut fresh = None;
-    if wanted.needs_quorum(world.scene.claim.holder.as_ref()) {
-        let Observed::World(again) = observe(context, resource, Freshness::Quorum).await? else {
-            return Ok(Acted::Nothing);
-        };
-        let second = failover::decide(&again.scene);
-        if second.act.is_none() {
-            tracing::debug!(instance = %world.instance.name, wanted = wanted.name(), found = second.reason, "a second look does not agree");
-            return Ok(Acted::SecondLook(second));
+impl Decided {
+    fn of(world: Box<World>) -> Self {
+        let verdict = failover::decide(&world.scene);
+        Self { world, verdict }
+    }
+}
+
+/// Carries out the verdict's irreversible act, and those that follow from it at once. What an act rests on is read again first, and the
+/// decision taken again on that: what is then found right is done, whatever the caches made of it. Each act's status is written while the next
+/// look is under way, and before the next act. Leaves behind the last decision; whether anything was done, and how it ended.
+async fn act(context: &Context, plan: &Plan, decided: &mut Decided, failed: Option<&Error>) -> (bool, Result<()>) {
+    let mut acts = 0;
+    let done = loop {
+        let Decided { world, verdict } = &*decided;
+        let Some(wanted) = &verdict.act else { break Ok(()) };
+        if acts == 0 && wanted.needs_quorum(world.scene.claim.holder.as_ref()) {
+            match Box::pin(look_again(context, world)).await {
+                Ok(Some(world)) => {
+                    let again = Decided::of(world);
+                    if again.verdict.act.is_none() {
+                        tracing::debug!(instance = %again.world.instance.name, wanted = wanted.name(), found = again.verdict.reason, "a second look does not agree");
+                    }
+                    *decided = again;
+                }
+                Ok(None) => break Ok(()),
+                Err(error) => break Err(error),
+            }
         }
-        fresh = Some((again, second));
-    }
-    let (world, verdict) = fresh
-        .as_ref()
-        .map_or((world, verdict), |(world, verdict)| (&**world, verdict));
-    let Some(act) = &verdict.act else {
-        return Ok(Acted::Nothing);
+        let Decided { world, verdict } = &*decided;
+        let Some(act) = &verdict.act else { break Ok(()) };
+        // a leader that was held up for too long while looking must not act
+        if !context.leadership.holds() {
+            break Ok(());
+        }
+        if let Err(error) = carry_out(context, world, verdict, act).await {
+            break Err(error);
+        }
+        acts += 1;
+        if acts == MOST_ACTS || !another_follows(world, act) {
+            break Ok(());
+        }
+        let status = status::of(world, plan, verdict, failed);
+        let (written, looked) = future::join(
+            Box::pin(report(context, &world.resource, status)),
+            Box::pin(look_again(context, world)),
+        )
+        .await;
+        match (written, looked) {
+            (Ok(written), Ok(Some(next))) => {
+                // whichever of the two was faster: the next status begins with this one
+                let resource = written;
+                *decided = Decided::of(Box::new(World { resource, ..*next }));
+            }
+            (Err(error), _) | (_, Err(error)) => break Err(error),
+            (Ok(_), Ok(None)) => break Ok(()),
+        }
     };
-    // a leader that was held up for too long while looking must not act
-    if !context.leadership.holds() {
-        return Ok(Acted::Nothing);
+    (acts > 0, done)
+}
+
+/// Whether the next act can be found right as soon as this one is done; after all others it takes somebody else's doing.
+fn another_follows(world: &World, act: &Act) -> bool {
+    match act {
+        Act::Record(next) => world
+            .scene
+            .claim
+            .holder
+            .as_ref()
+            .is_none_or(|last| last.pod != next.pod),
+        // a Deployment's next pod may be there already
+        Act::Evict { .. } => world
+            .scene
+            .pods
+            .iter()
+            .any(|pod| pod.ours && pod.gated && !pod.deleting),
+        Act::RefusePin { .. }
+        | Act::ShrinkVolumesInUse { .. }
+        | Act::DeleteAttachment { .. }
+        | Act::OpenGate { .. } => false,
     }
+}
+
+async fn carry_out(context: &Context, world: &World, verdict: &Verdict, act: &Act) -> Result<()> {
     apply::act(&context.cluster, world, act).await?;
     context.metrics.act(act.name());
     if let (Act::Record(next), Some(last)) = (act, &world.scene.claim.holder)
@@ -211,6 +282,8 @@ async fn act(context: &Context, resource: &Arc<SqlEdgeInstance>, world: &World, 
     }
     let evidence = verdict.evidence.map(failover::Evidence::name);
     tracing::info!(instance = %world.instance.name, namespace = %world.instance.namespace, act = act.name(), evidence, "{}", verdict.message);
-    publish(context, resource, EventType::Normal, act.name(), &verdict.message).await;
-    Ok(Acted::Done(verdict.clone()))
+    context
+        .events
+        .publish(&world.resource, EventType::Normal, act.name(), &verdict.message);
+    Ok(())
 }

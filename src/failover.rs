@@ -141,18 +141,18 @@ fn may_be_replaced_at_once(scene: &Scene, pod: &PodFacts, node: &str) -> bool {
     !pod.has_finalizers && is_fenced_by(scene, node)
 }
 
-/// Shortly before a Lease would be called stale, so that the decision is not late by a whole period.
+/// At the moment from which on the node is suspect, and then at the one when its Lease is stale, so that the decision is late by no period.
 fn look_again(scene: &Scene, node: &str) -> Duration {
-    let unchanged = scene
-        .nodes
-        .get(node)
-        .and_then(|n| n.lease_unchanged)
-        .unwrap_or_default();
-    scene
-        .timing
-        .node_lease_stale
-        .saturating_sub(unchanged)
-        .clamp(Duration::from_millis(200), STEADY)
+    let facts = scene.nodes.get(node);
+    let unchanged = facts.and_then(|n| n.lease_unchanged).unwrap_or_default();
+    let stale = scene.timing.node_lease_stale.saturating_sub(unchanged);
+    let until = match scene.timing.suspicion().checked_sub(unchanged) {
+        Some(until) if !until.is_zero() => until,
+        // only a login that failed lets the stale Lease decide; until then it is tried again
+        _ if matches!(scene.login, Login::Failed(_)) => stale,
+        _ => stale.min(SOON),
+    };
+    until.clamp(Duration::from_millis(10), STEADY)
 }
 
 fn brake(scene: &Scene, holder: &Holder, node: &str) -> Option<Verdict> {

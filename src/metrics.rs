@@ -21,6 +21,7 @@ pub struct Metrics {
     failovers: Family<Outcome, Counter>,
     ready: Family<Instance, Gauge>,
     leader: Gauge,
+    events_dropped: Counter,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -56,6 +57,7 @@ impl Default for Metrics {
             failovers: Family::default(),
             ready: Family::default(),
             leader: Gauge::default(),
+            events_dropped: Counter::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -81,6 +83,11 @@ impl Default for Metrics {
             this.ready.clone(),
         );
         registry.register("leader", "1 while this replica may write", this.leader.clone());
+        registry.register(
+            "events_dropped",
+            "Events that were not published because too many waited",
+            this.events_dropped.clone(),
+        );
         Self { registry, ..this }
     }
 }
@@ -131,6 +138,11 @@ impl Metrics {
             namespace: namespace.into(),
             name: name.into(),
         });
+    }
+
+    /// An event found the queue full.
+    pub fn event_dropped(&self) {
+        self.events_dropped.inc();
     }
 
     /// Whether this replica leads.

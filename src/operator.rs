@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future;
+use futures::stream::{self, StreamExt as _};
 use kube::runtime::events::{Recorder, Reporter};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -13,16 +14,15 @@ use crate::cluster::Cluster;
 use crate::context::{Context, Memory};
 use crate::controller;
 use crate::error::{Error, Result};
+use crate::events::{Events, Publisher};
 use crate::heartbeats::Heartbeats;
 use crate::leader::{Elector, Leadership};
 use crate::login::Tds;
+use crate::logins::{self, Logins};
 use crate::metrics::Metrics;
 use crate::settings::{Identity, Settings, Timing};
 use crate::telemetry;
 use crate::watch as caches;
-
-/// Time for one login.
-const LOGIN: Duration = Duration::from_secs(2);
 
 /// Runs the operator until SIGTERM or SIGINT.
 pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> Result<()> {
@@ -42,8 +42,13 @@ pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> 
         }
     });
     let election = tokio::spawn(elector.run(until_stopped(stopped.clone())));
+    let (events, queue) = events(&cluster, &identity, timing, &metrics);
+    // apart from everything else: the last events are those of the end
+    let (publish_no_more, last_event) = watch::channel(false);
+    let published = tokio::spawn(queue.run(until_stopped(last_event)));
     let shared = Shared {
         cluster,
+        events,
         settings,
         identity,
         timing,
@@ -81,12 +86,23 @@ pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> 
         }
     }
     stop.send_replace(true);
-    let _ = tokio::time::timeout(Duration::from_secs(5), election).await;
+    publish_no_more.send_replace(true);
+    let _ = tokio::time::timeout(Duration::from_secs(5), future::join(election, published)).await;
     Ok(())
+}
+
+/// One queue for all: the recorder joins repeated events.
+fn events(cluster: &Cluster, identity: &Identity, timing: Timing, metrics: &Arc<Metrics>) -> (Events, Publisher) {
+    let reporter = Reporter {
+        controller: "sqledge-operator".into(),
+        instance: Some(identity.pod_name.clone()),
+    };
+    Events::new(Recorder::new(cluster.client(), reporter), timing.call, metrics.clone())
 }
 
 struct Shared {
     cluster: Cluster,
+    events: Events,
     settings: Settings,
     identity: Identity,
     timing: Timing,
@@ -98,16 +114,17 @@ impl Shared {
     fn context(&self, namespace: Option<&str>) -> (Arc<Context>, caches::Triggers) {
         let heartbeats = Arc::new(Heartbeats::default());
         let (caches, triggers) = caches::start(&self.cluster.client(), namespace, heartbeats.clone());
-        let reporter = Reporter {
-            controller: "sqledge-operator".into(),
-            instance: Some(self.identity.pod_name.clone()),
+        let door = Tds {
+            timeout: self.timing.login,
         };
+        let (logins, answered) = Logins::new(Arc::new(door), logins::PATIENCE);
+        let triggers = stream::select(triggers, answered).boxed();
         let context = Context {
-            recorder: Recorder::new(self.cluster.client(), reporter),
+            events: self.events.clone(),
             cluster: self.cluster.clone(),
             caches,
             heartbeats,
-            door: Arc::new(Tds { timeout: LOGIN }),
+            logins,
             settings: self.settings.clone(),
             identity: self.identity.clone(),
             timing: self.timing,

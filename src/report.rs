@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
-use kube::runtime::events::{Event, EventType};
+use kube::runtime::events::EventType;
 use kube::{Resource as _, ResourceExt as _};
 use serde_json::json;
 
@@ -12,16 +12,17 @@ use crate::api::{FailoverRecord, SqlEdgeInstance, SqlEdgeInstanceStatus};
 use crate::context::Context;
 use crate::error::Result;
 
-/// The longest note that the API server takes in an event.
-const MAX_NOTE: usize = 1000;
-
-/// Writes the status if it differs, and publishes what changed.
-pub async fn report(context: &Context, resource: &Arc<SqlEdgeInstance>, wanted: SqlEdgeInstanceStatus) -> Result<()> {
+/// Writes the status if it differs, and publishes what changed. Returns the resource as it is then.
+pub async fn report(
+    context: &Context,
+    resource: &Arc<SqlEdgeInstance>,
+    wanted: SqlEdgeInstanceStatus,
+) -> Result<Arc<SqlEdgeInstance>> {
     let namespace = resource.namespace().unwrap_or_default();
     let name = resource.name_any();
     context.metrics.ready(&namespace, &name, is_true(&wanted, "Ready"));
     if resource.status.as_ref() == Some(&wanted) {
-        return Ok(());
+        return Ok(resource.clone());
     }
     let body = json!({
         "apiVersion": SqlEdgeInstance::api_version(&()),
@@ -32,19 +33,26 @@ pub async fn report(context: &Context, resource: &Arc<SqlEdgeInstance>, wanted: 
     let written: SqlEdgeInstance = match context.cluster.apply_status(&namespace, &name, &body).await {
         Ok(written) => written,
         // deleted meanwhile
-        Err(error) if error.api_status().is_some_and(kube::core::Status::is_not_found) => return Ok(()),
+        Err(error) if error.api_status().is_some_and(kube::core::Status::is_not_found) => {
+            return Ok(resource.clone());
+        }
         Err(error) => return Err(error),
     };
-    context.memory.remember_written(resource, written);
+    let written = Arc::new(written);
+    context.memory.remember_written(resource, written.clone());
     let before = resource.status.clone().unwrap_or_default();
     if let Some(record) = newly_ended(&before, &wanted) {
         context.metrics.failover(record);
-        publish(context, resource, EventType::Normal, "FailedOver", &summary(record)).await;
+        context
+            .events
+            .publish(resource, EventType::Normal, "FailedOver", &summary(record));
     }
     if let Some((type_, condition)) = news(&before, &wanted) {
-        publish(context, resource, type_, &condition.reason, &condition.message).await;
+        context
+            .events
+            .publish(resource, type_, &condition.reason, &condition.message);
     }
-    Ok(())
+    Ok(written)
 }
 
 /// What is worth an event: Ready was gained or lost, or something new stands in the way. The steps in between stand in the status.
@@ -92,25 +100,4 @@ fn summary(record: &FailoverRecord) -> String {
         record.reason,
         record.evidence.join(", ")
     )
-}
-
-/// Best effort: an event that cannot be published must not fail a pass.
-pub async fn publish(context: &Context, resource: &Arc<SqlEdgeInstance>, type_: EventType, reason: &str, note: &str) {
-    let end = (0..=MAX_NOTE.min(note.len()))
-        .rev()
-        .find(|at| note.is_char_boundary(*at))
-        .unwrap_or_default();
-    let note = Some(note[..end].to_owned());
-    let event = Event {
-        type_,
-        reason: reason.into(),
-        note,
-        action: "Reconcile".into(),
-        secondary: None,
-    };
-    let reference = resource.object_ref(&());
-    let published = tokio::time::timeout(context.timing.call, context.recorder.publish(&event, &reference)).await;
-    if !matches!(published, Ok(Ok(()))) {
-        tracing::debug!(reason, "an event could not be published");
-    }
 }

@@ -55,6 +55,24 @@ pub struct Timing {
     pub resync: Duration,
     /// Time granted to every call of the API server.
     pub call: Duration,
+    /// Time granted to one of the operator's own logins.
+    pub login: Duration,
+}
+
+/// So many logins must fail in a row before the engine is taken for silent: one may be chance.
+pub const LOGIN_FAILURES: u32 = 2;
+/// The pause between two of them.
+pub const LOGIN_RETRY: Duration = Duration::from_millis(100);
+/// Scheduling on both sides, and the pass that begins the logins.
+const LOGIN_SLACK: Duration = Duration::from_millis(300);
+
+impl Timing {
+    /// From when on a Lease that was not renewed makes the operator log in: so early that both logins have failed, by their timeouts, when
+    /// the Lease becomes stale.
+    pub fn suspicion(&self) -> Duration {
+        let logins = self.login * LOGIN_FAILURES + LOGIN_RETRY * (LOGIN_FAILURES - 1);
+        self.node_lease_stale.saturating_sub(logins + LOGIN_SLACK)
+    }
 }
 
 impl Default for Timing {
@@ -64,6 +82,7 @@ impl Default for Timing {
             detach_fallback: Duration::from_secs(10),
             resync: Duration::from_secs(300),
             call: Duration::from_secs(10),
+            login: Duration::from_secs(2),
         }
     }
 }
@@ -108,6 +127,23 @@ mod tests {
     #[test]
     fn an_empty_file_means_all_defaults() {
         assert_eq!(Settings::parse("\n").expect("parses"), Settings::default());
+    }
+
+    #[test]
+    fn both_logins_have_failed_when_the_lease_becomes_stale() {
+        let seconds = Duration::from_secs;
+        for (stale, login, starts) in [
+            (seconds(15), seconds(2), Duration::from_millis(10_600)),
+            (seconds(8), seconds(1), Duration::from_millis(5_600)),
+            (seconds(3), seconds(2), Duration::ZERO),
+        ] {
+            let timing = Timing {
+                node_lease_stale: stale,
+                login,
+                ..Timing::default()
+            };
+            assert_eq!(timing.suspicion(), starts, "{stale:?}, {login:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
 use http::{Request, Response};
@@ -22,13 +22,16 @@ use sqledge_operator::context::{Context, Memory};
 use sqledge_operator::controller;
 use sqledge_operator::desired::{self, Rendering};
 use sqledge_operator::driver_class::DriverClass;
+use sqledge_operator::events::{Events, Publisher};
 use sqledge_operator::heartbeats::Heartbeats;
 use sqledge_operator::instance::Instance;
 use sqledge_operator::leader::Leadership;
 use sqledge_operator::login::{Attempt, Door, Target};
+use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
 use sqledge_operator::watch::Caches;
+use tokio::sync::watch;
 
 const INSTANCE: &str = "/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances/orders";
 const CLAIM: &str = "/api/v1/namespaces/shop/persistentvolumeclaims/orders-data";
@@ -66,6 +69,10 @@ impl Sent {
 struct Canned {
     objects: Arc<Mutex<BTreeMap<String, Value>>>,
     sent: Arc<Mutex<Vec<Sent>>>,
+    /// Paths of what was read, in this order.
+    read: Arc<Mutex<Vec<String>>>,
+    /// Writes change the objects; else they are only written down.
+    obeys: bool,
 }
 
 impl Canned {
@@ -74,6 +81,32 @@ impl Canned {
             .lock()
             .expect("no panic inside")
             .insert(path.to_owned(), object);
+    }
+
+    fn reads(&self) -> Vec<String> {
+        std::mem::take(&mut *self.read.lock().expect("no panic inside"))
+    }
+
+    /// Carries out a write: patches and deletions, and of server-side apply the status.
+    fn obey(&self, method: &http::Method, path: &str, content_type: &str, body: &Value) {
+        let mut objects = self.objects.lock().expect("no panic inside");
+        if method == http::Method::DELETE {
+            objects.remove(path);
+            return;
+        }
+        let Some(object) = objects.get_mut(path.trim_end_matches("/status")) else {
+            return;
+        };
+        if content_type == JSON_PATCH {
+            let operations: json_patch::Patch = serde_json::from_value(body.clone()).expect("a patch");
+            json_patch::patch(object, &operations).expect("a patch that fits");
+        } else {
+            object["status"] = body["status"].clone();
+        }
+        let version: u64 = object["metadata"]["resourceVersion"]
+            .as_str()
+            .map_or(0, |v| v.parse().expect("a number"));
+        object["metadata"]["resourceVersion"] = (version + 100).to_string().into();
     }
 
     fn remove(&self, path: &str) {
@@ -112,6 +145,7 @@ impl Canned {
         let path = parts.uri.path();
         let stored = self.objects.lock().expect("no panic inside").get(path).cloned();
         if parts.method == http::Method::GET {
+            self.read.lock().expect("no panic inside").push(path.to_owned());
             let list = matches!(
                 path.rsplit('/').next(),
                 Some("pods" | "leases" | "volumeattachments" | "storageclasses")
@@ -143,6 +177,9 @@ impl Canned {
             content_type: header.unwrap_or_default().to_owned(),
             body: body.clone(),
         });
+        if self.obeys {
+            self.obey(&parts.method, path, header.unwrap_or_default(), &body);
+        }
         let object = path.trim_end_matches("/status");
         let stored = self.objects.lock().expect("no panic inside").get(object).cloned();
         Ok(response(200, &stored.unwrap_or(body)))
@@ -156,18 +193,24 @@ fn response(code: u16, body: &Value) -> Response<Body> {
         .expect("a response")
 }
 
-/// Nobody answers, or everybody does.
-struct Answers(bool);
+/// How the engine takes a login.
+#[derive(Clone, Copy)]
+enum Engine {
+    Answers,
+    Refuses,
+    Hangs,
+}
 
-impl Door for Answers {
+impl Door for Engine {
     fn login(&self, _: Target) -> BoxFuture<'_, Attempt> {
-        Box::pin(std::future::ready(if self.0 {
-            Attempt::Succeeded {
+        let attempt = match self {
+            Self::Answers => Attempt::Succeeded {
                 version: "16.0.1000.6".into(),
-            }
-        } else {
-            Attempt::NoAnswer("no answer within 2 s".into())
-        }))
+            },
+            Self::Refuses => Attempt::NoAnswer("no answer within 2 s".into()),
+            Self::Hangs => return Box::pin(std::future::pending()),
+        };
+        Box::pin(std::future::ready(attempt))
     }
 }
 
@@ -281,7 +324,7 @@ fn pod(canned: &Canned, name: &str, gated: bool) {
 /// How a pass meets the cluster.
 struct Meeting {
     node_silent: bool,
-    answers: bool,
+    engine: Engine,
     fast_detach: Switch,
 }
 
@@ -289,7 +332,7 @@ impl Default for Meeting {
     fn default() -> Self {
         Self {
             node_silent: false,
-            answers: true,
+            engine: Engine::Answers,
             fast_detach: Switch::Enabled,
         }
     }
@@ -305,6 +348,36 @@ async fn acts(canned: &Canned, meeting: Meeting) -> Vec<Sent> {
 }
 
 async fn passes(canned: &Canned, meeting: Meeting) -> Vec<Sent> {
+    let (context, mut publisher) = operator(canned, &meeting);
+    for _ in 0..2 {
+        pass(&context, &meeting).await;
+        publisher.drain().await;
+    }
+    std::mem::take(&mut *canned.sent.lock().expect("no panic inside"))
+}
+
+/// So much time goes by between two passes.
+const LONG: Duration = Duration::from_secs(60);
+
+/// A pass, some time after the last one.
+async fn pass(context: &Arc<Context>, meeting: &Meeting) {
+    let instance = context.caches.instances.state().remove(0);
+    if meeting.node_silent {
+        context.heartbeats.age(LONG);
+    }
+    context.memory.age(LONG);
+    context.logins.age(LONG);
+    controller::pass(instance, context.clone()).await.expect("a pass");
+}
+
+/// An operator that has just started, with caches that show what is.
+fn operator(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher) {
+    let (context, publisher, _) = replica(canned, meeting);
+    (context, publisher)
+}
+
+/// The same, and what says whether it leads.
+fn replica(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher, watch::Sender<Option<Instant>>) {
     let service = {
         let canned = canned.clone();
         tower::service_fn(move |request| canned.clone().answer(request))
@@ -313,9 +386,15 @@ async fn passes(canned: &Canned, meeting: Meeting) -> Vec<Sent> {
     let heartbeats = Arc::new(Heartbeats::default());
     heartbeats.saw("n1", "40");
     heartbeats.saw("n1", "41");
-    let long = Duration::from_secs(60);
+    let metrics = Arc::new(Metrics::default());
+    let reporter = Reporter {
+        controller: "sqledge-operator".into(),
+        instance: Some("operator-0".into()),
+    };
+    let (events, publisher) = Events::new(Recorder::new(client.clone(), reporter), LONG, metrics.clone());
+    let (leads, leadership) = Leadership::always();
     let context = Context {
-        cluster: Cluster::new(client.clone(), long),
+        cluster: Cluster::new(client.clone(), LONG),
         caches: Caches::of(
             canned.cache("/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances"),
             canned.cache("/apis/apps/v1/namespaces/shop/deployments"),
@@ -326,7 +405,7 @@ async fn passes(canned: &Canned, meeting: Meeting) -> Vec<Sent> {
             canned.cache("/apis/storage.k8s.io/v1/volumeattachments"),
         ),
         heartbeats,
-        door: Arc::new(Answers(meeting.answers)),
+        logins: Logins::new(Arc::new(meeting.engine), LONG).0,
         settings: Settings {
             driver_classes: BTreeMap::from([("disk.storage.test".to_owned(), DriverClass::Revoke)]),
             fast_detach: meeting.fast_detach,
@@ -338,29 +417,12 @@ async fn passes(canned: &Canned, meeting: Meeting) -> Vec<Sent> {
             image: IMAGE.into(),
         },
         timing: Timing::default(),
-        leadership: Leadership::always().1,
-        metrics: Arc::new(Metrics::default()),
-        recorder: Recorder::new(
-            client,
-            Reporter {
-                controller: "sqledge-operator".into(),
-                instance: Some("operator-0".into()),
-            },
-        ),
+        leadership,
+        metrics,
+        events,
         memory: Memory::default(),
     };
-    let context = Arc::new(context);
-    let instance = context.caches.instances.state().remove(0);
-    for _ in 0..2 {
-        if meeting.node_silent {
-            context.heartbeats.age(long);
-        }
-        context.memory.age(long);
-        controller::pass(instance.clone(), context.clone())
-            .await
-            .expect("a pass");
-    }
-    std::mem::take(&mut *canned.sent.lock().expect("no panic inside"))
+    (Arc::new(context), publisher, leads)
 }
 
 const JSON_PATCH: &str = "application/json-patch+json";
@@ -438,7 +500,7 @@ async fn a_pod_is_evicted_without_grace_and_only_if_it_is_still_the_one_that_was
     pod(&canned, "orders-1-a", false);
     let meeting = Meeting {
         node_silent: true,
-        answers: false,
+        engine: Engine::Refuses,
         ..Meeting::default()
     };
     let body = deletion("uid-orders-1-a", "60", Some(0));
@@ -568,5 +630,105 @@ async fn children_are_applied_with_force_under_our_manager_and_what_holds_data_i
                 forced
             ),
         ]
+    );
+}
+
+#[tokio::test]
+async fn a_second_look_reads_once_what_the_decision_rests_on_in_the_order_that_the_proof_needs() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    pod(&canned, "orders-1-b", true);
+    let meeting = Meeting {
+        node_silent: true,
+        ..Meeting::default()
+    };
+    let (context, _publisher) = operator(&canned, &meeting);
+    let leases = LEASE.trim_end_matches("/n1");
+    let attachments = ATTACHMENT.trim_end_matches("/csi-1");
+    // in the first pass the release begins, with the Leases of all nodes
+    for leases in [leases, LEASE] {
+        pass(&context, &meeting).await;
+        let mut reads = canned.reads();
+        // what never changes is read in the first pass, ahead of the second look
+        reads.drain(..reads.iter().position(|path| path == INSTANCE).expect("a second look"));
+        // what is read at the same time comes in any order
+        reads[..2].sort();
+        reads[3..5].sort();
+        assert_eq!(reads, [CLAIM, INSTANCE, PODS, leases, attachments, NODE]);
+    }
+}
+
+#[tokio::test]
+async fn nothing_that_can_be_done_waits_for_a_login_or_an_event() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    pod(&canned, "orders-1-a", false);
+    let path = format!("{PODS}/orders-1-a");
+    let mut stopping = canned.under(PODS).remove(0);
+    stopping["metadata"]["deletionTimestamp"] = "2026-01-01T00:01:00Z".into();
+    canned.put(&path, stopping);
+    let meeting = Meeting {
+        engine: Engine::Hangs,
+        ..Meeting::default()
+    };
+    let (context, _nobody_publishes) = operator(&canned, &meeting);
+    let in_time = tokio::time::timeout(Duration::from_secs(5), pass(&context, &meeting)).await;
+    assert!(in_time.is_ok(), "the pass waits for the engine");
+    let sent = canned.sent.lock().expect("no panic inside").clone();
+    let deleted = sent
+        .iter()
+        .any(|sent| (sent.method.as_str(), &sent.path) == ("DELETE", &path));
+    assert!(deleted, "{sent:#?}");
+}
+
+#[tokio::test]
+async fn record_and_gate_follow_each_other_in_one_pass_and_each_status_stands_before_the_next_act() {
+    let canned = Canned {
+        obeys: true,
+        ..cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}))
+    };
+    // it was Ready, or there would be nothing to fail over from
+    let mut resource = canned.objects.lock().expect("no panic inside")[INSTANCE].clone();
+    resource["status"] = json!({"engineVersion": "16.0.1000.6"});
+    canned.put(INSTANCE, resource);
+    pod(&canned, "orders-1-b", true);
+    let meeting = Meeting::default();
+    let (context, _publisher) = operator(&canned, &meeting);
+    pass(&context, &meeting).await;
+    let sent = canned.sent.lock().expect("no panic inside").clone();
+    let status = format!("{INSTANCE}/status");
+    let gate = format!("{PODS}/orders-1-b");
+    let paths: Vec<&str> = sent.iter().map(|sent| sent.path.as_str()).collect();
+    assert_eq!(paths, [CLAIM, &status, &gate, &status]);
+    let record = |sent: &Sent| sent.body["status"]["failover"].clone();
+    let (first, last) = (record(&sent[1]), record(&sent[3]));
+    assert_eq!(first["reason"], "PodGone", "{first}");
+    assert_eq!(first["fromPodUid"], "uid-orders-1-a");
+    assert_eq!(first["evidence"], json!(["PinnedRestart"]));
+    assert_eq!(first["phases"][0]["name"], "Opening", "{first}");
+    assert_eq!(last, first, "the gate opens in the same phase, from the same record");
+}
+
+#[tokio::test]
+async fn whoever_takes_over_from_a_leader_that_went_with_the_node_has_logged_in_already_and_written_nothing() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    let mut resource = canned.objects.lock().expect("no panic inside")[INSTANCE].clone();
+    resource["status"] = json!({"node": "n1"});
+    canned.put(INSTANCE, resource);
+    pod(&canned, "orders-1-a", false);
+    let meeting = Meeting {
+        node_silent: true,
+        engine: Engine::Refuses,
+        ..Meeting::default()
+    };
+    let (context, _publisher, leads) = replica(&canned, &meeting);
+    let now = leads.send_replace(None);
+    pass(&context, &meeting).await;
+    assert_eq!(*canned.sent.lock().expect("no panic inside"), []);
+    leads.send_replace(now);
+    let instance = context.caches.instances.state().remove(0);
+    controller::pass(instance, context.clone()).await.expect("a pass");
+    let sent = canned.sent.lock().expect("no panic inside").clone();
+    assert_eq!(
+        (sent[0].method.as_str(), sent[0].path.as_str()),
+        ("DELETE", format!("{PODS}/orders-1-a").as_str())
     );
 }

@@ -1,8 +1,8 @@
 //! The containers of the pod: one that checks the volume before the engine may touch it, and the engine.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, Probe, SecretKeySelector,
-    SecurityContext, VolumeMount,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, Lifecycle, LifecycleHandler, Probe,
+    SecretKeySelector, SecurityContext, SleepAction, VolumeMount,
 };
 
 use super::PASSWORD_KEY;
@@ -23,6 +23,11 @@ pub(super) const GUARD_VOLUME: &str = "guard";
 const DATA_PATH: &str = "/var/opt/mssql";
 
 const GUARD_PATH: &str = "/sqledge";
+
+/// How long an engine goes on serving after its pod was deleted. A deletion gives rise to the next pod, which gets the volume on the same node at
+/// once if it arrives before the kubelet has unmounted the device; after that the kubelet mounts it again only when it has reported it in use,
+/// which it does every 10 s. An engine that stops at once would win that race.
+const LINGER_SECONDS: i64 = 2;
 
 /// Checks the marker on the volume and leaves the guard where the engine's container finds it.
 ///
@@ -94,10 +99,25 @@ pub(super) fn engine(instance: &Instance, rendering: &Rendering) -> Container {
                 ..mount(GUARD_VOLUME, GUARD_PATH)
             },
         ]),
+        lifecycle: linger(instance.termination_grace_period_seconds),
         // an engine that stops says why in its last lines, and the status repeats them
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Container::default()
     }
+}
+
+/// Not where it would take most of the time that the engine has for stopping.
+fn linger(grace_seconds: i64) -> Option<Lifecycle> {
+    let sleep = SleepAction {
+        seconds: LINGER_SECONDS,
+    };
+    (grace_seconds >= 5 * LINGER_SECONDS).then(|| Lifecycle {
+        pre_stop: Some(LifecycleHandler {
+            sleep: Some(sleep),
+            ..LifecycleHandler::default()
+        }),
+        ..Lifecycle::default()
+    })
 }
 
 fn environment(instance: &Instance, rendering: &Rendering) -> Vec<EnvVar> {
@@ -203,4 +223,16 @@ fn mount(volume: &str, path: &str) -> VolumeMount {
 
 fn strings(words: &[&str]) -> Vec<String> {
     words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_engine_lingers_only_where_most_of_its_time_is_left_for_stopping() {
+        for (grace, lingers) in [(1, false), (9, false), (10, true), (60, true)] {
+            assert_eq!(linger(grace).is_some(), lingers, "{grace} s");
+        }
+    }
 }

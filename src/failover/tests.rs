@@ -710,14 +710,34 @@ fn an_attachment_is_never_touched_while_a_pod_of_ours_is_there() {
 }
 
 #[test]
-fn the_next_look_is_not_late_by_a_whole_period() {
-    let nearly = scene()
-        .held_by("old", Some("n1"))
-        .with(running("old", "n1"))
-        .node("n1", |n| {
-            n.lease_unchanged = Some(Duration::from_millis(14_600));
-        });
-    assert_eq!(decide(&nearly).recheck, Duration::from_millis(400));
+fn the_next_look_comes_when_suspicion_begins_and_then_when_the_lease_is_stale() {
+    let failed = || Login::Failed("no answer".into());
+    let table = [
+        // unchanged for, login, next look after (in milliseconds)
+        (0, Login::Succeeded, 5_000),
+        (5_000, Login::Succeeded, 5_000),
+        (9_000, Login::Succeeded, 1_600),
+        (9_000, failed(), 1_600),
+        (10_599, Login::Succeeded, 10),
+        (10_600, Login::Succeeded, 1_000),
+        (10_600, Login::NotTried, 1_000),
+        (10_600, failed(), 4_400),
+        (14_600, failed(), 400),
+        (14_600, Login::Succeeded, 400),
+        (14_999, failed(), 10),
+    ];
+    for (unchanged, login, next) in table {
+        let scene = scene()
+            .held_by("old", Some("n1"))
+            .with(running("old", "n1"))
+            .node("n1", |n| n.lease_unchanged = Some(Duration::from_millis(unchanged)))
+            .login(login.clone());
+        assert_eq!(
+            decide(&scene).recheck,
+            Duration::from_millis(next),
+            "unchanged for {unchanged} ms, {login:?}"
+        );
+    }
 }
 
 // ---- added by the hostile tester; each names its finding and fails until it is put right

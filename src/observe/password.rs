@@ -1,5 +1,7 @@
 //! Reads the password Secret: by name, and not more often than needed. Secrets are never listed or watched.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Secret;
 use kube::ResourceExt as _;
 
@@ -8,49 +10,43 @@ use crate::desired::PASSWORD_KEY;
 use crate::error::Result;
 use crate::instance::Instance;
 use crate::password;
-use crate::world::SecretFacts;
+use crate::world::{SecretFacts, World};
 
 /// Keys under which a Secret may hold the password, in order.
 const KEYS: [&str; 2] = [PASSWORD_KEY, "SA_PASSWORD"];
 
-/// The facts for the pure modules, and the password for the login alone.
-pub async fn read(context: &Context, instance: &Instance) -> Result<(SecretFacts, Option<String>)> {
-    let cache_key = format!("{}/{}/{:?}", instance.uid, instance.secret_name, instance.secret_key);
-    if let Some(Password { key, value, owned }) = context.memory.password(&cache_key, context.timing.resync) {
-        return Ok((SecretFacts::Usable { key, owned }, Some(value)));
+/// The facts for the pure modules; the password itself stays in memory.
+pub async fn read(context: &Context, instance: &Instance) -> Result<SecretFacts> {
+    let cache_key = cache_key(instance);
+    if let Some(Password { key, owned, .. }) = context.memory.password(&cache_key, context.timing.resync) {
+        return Ok(SecretFacts::Usable { key, owned });
     }
     let Some(secret) = context
         .cluster
         .get::<Secret>(&instance.namespace, &instance.secret_name)
         .await?
     else {
-        return Ok((SecretFacts::Missing, None));
+        return Ok(SecretFacts::Missing);
     };
     if instance.secret_is_ours
         && secret.labels().get("app.kubernetes.io/managed-by").map(String::as_str) != Some("sqledge-operator")
     {
-        return Ok((SecretFacts::Foreign, None));
+        return Ok(SecretFacts::Foreign);
     }
     let keys: Vec<&str> = instance.secret_key.as_deref().map_or(KEYS.to_vec(), |key| vec![key]);
     let data = secret.data.unwrap_or_default();
     let Some((key, bytes)) = keys.iter().find_map(|key| Some((*key, data.get(*key)?))) else {
-        return Ok((
-            SecretFacts::NoKey {
-                wanted: keys.join(" or "),
-            },
-            None,
-        ));
+        return Ok(SecretFacts::NoKey {
+            wanted: keys.join(" or "),
+        });
     };
     let Ok(value) = String::from_utf8(bytes.0.clone()) else {
-        return Ok((
-            SecretFacts::Weak {
-                why: "it is not valid UTF-8".into(),
-            },
-            None,
-        ));
+        return Ok(SecretFacts::Weak {
+            why: "it is not valid UTF-8".into(),
+        });
     };
     if let Err(why) = password::check(&value) {
-        return Ok((SecretFacts::Weak { why }, None));
+        return Ok(SecretFacts::Weak { why });
     }
     let owned = secret
         .metadata
@@ -60,23 +56,28 @@ pub async fn read(context: &Context, instance: &Instance) -> Result<(SecretFacts
         .any(|owner| owner.uid == instance.uid);
     let remembered = Password {
         key: key.to_owned(),
-        value: value.clone(),
+        value,
         owned,
     };
     context.memory.remember_password(&cache_key, remembered);
-    Ok((
-        SecretFacts::Usable {
-            key: key.to_owned(),
-            owned,
-        },
-        Some(value),
-    ))
+    Ok(SecretFacts::Usable {
+        key: key.to_owned(),
+        owned,
+    })
+}
+
+/// The password that the facts are about, for the login alone.
+pub fn usable(context: &Context, world: &World) -> Option<String> {
+    let is_usable = matches!(world.secret, SecretFacts::Usable { .. });
+    let password = context.memory.password(&cache_key(&world.instance), Duration::MAX);
+    password.filter(|_| is_usable).map(|password| password.value)
 }
 
 /// Forgets what was read, so that the next pass reads again.
 pub fn forget(context: &Context, instance: &Instance) {
-    context.memory.forget_password(&format!(
-        "{}/{}/{:?}",
-        instance.uid, instance.secret_name, instance.secret_key
-    ));
+    context.memory.forget_password(&cache_key(instance));
+}
+
+fn cache_key(instance: &Instance) -> String {
+    format!("{}/{}/{:?}", instance.uid, instance.secret_name, instance.secret_key)
 }

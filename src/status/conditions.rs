@@ -4,6 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::scene::Login;
+use crate::text::cut;
 
 pub const TRUE: &str = "True";
 pub const FALSE: &str = "False";
@@ -37,19 +38,11 @@ impl<'a> Conditions<'a> {
 
     pub fn set(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
         let before = self.previous.iter().find(|c| c.type_ == type_ && c.status == status);
-        let mut message = message.to_owned();
-        if message.len() > MAX_MESSAGE {
-            let end = (0..=MAX_MESSAGE)
-                .rev()
-                .find(|at| message.is_char_boundary(*at))
-                .unwrap_or_default();
-            message.truncate(end);
-        }
         let condition = Condition {
             type_: type_.to_owned(),
             status: status.to_owned(),
             reason: reason.to_owned(),
-            message,
+            message: cut(message, MAX_MESSAGE).to_owned(),
             observed_generation: Some(self.generation),
             last_transition_time: before
                 .map_or_else(|| Time(whole_seconds(self.now)), |c| c.last_transition_time.clone()),

@@ -22,9 +22,11 @@ use sqledge_operator::context::{Context, Memory};
 use sqledge_operator::controller;
 use sqledge_operator::driver_class::DriverClass;
 use sqledge_operator::error::Error;
+use sqledge_operator::events::{Events, Publisher};
 use sqledge_operator::heartbeats::Heartbeats;
 use sqledge_operator::leader::Leadership;
 use sqledge_operator::login::{Attempt, Door, Target};
+use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
 use sqledge_operator::watch::Caches;
@@ -99,6 +101,7 @@ pub struct Operator {
     state: Arc<Mutex<State>>,
     setup: Setup,
     writers: Writers,
+    publisher: tokio::sync::Mutex<Publisher>,
 }
 
 impl Operator {
@@ -109,19 +112,22 @@ impl Operator {
     /// One of several.
     pub fn replica(world: &World, setup: &Setup, fault: Fault, actor: &'static str) -> Self {
         let wire = Wire::new(world.client.clone(), actor, world.state.clone(), fault);
-        let (context, writers) = fresh(&wire, &world.state, setup);
+        let (context, writers, publisher) = fresh(&wire, &world.state, setup);
         Self {
             wire,
             context,
             state: world.state.clone(),
             setup: setup.clone(),
             writers,
+            publisher: publisher.into(),
         }
     }
 
     /// The process ended and another one took over: nothing is remembered.
     pub fn restart(&mut self) {
-        (self.context, self.writers) = fresh(&self.wire, &self.state, &self.setup);
+        let publisher;
+        (self.context, self.writers, publisher) = fresh(&self.wire, &self.state, &self.setup);
+        self.publisher = publisher.into();
     }
 
     /// The same with another image or other settings.
@@ -134,6 +140,7 @@ impl Operator {
     pub fn age(&self) {
         self.context.heartbeats.age(LONG);
         self.context.memory.age(LONG);
+        self.context.logins.age(LONG);
     }
 
     /// The watches deliver, but not more than this.
@@ -195,16 +202,21 @@ impl Operator {
         }
     }
 
-    /// One pass on what the caches show.
+    /// One pass on what the caches show, and the events that it handed in: beside the pass they would come in any order.
     pub async fn pass(&self) -> Passed {
         let state = self.context.caches.instances.state();
         let Some(instance) = state.iter().find(|instance| instance.name_any() == INSTANCE) else {
             return Passed::NothingToSee;
         };
+        let pass = async {
+            let result = Box::pin(controller::pass(instance.clone(), self.context.clone())).await;
+            self.publisher.lock().await.drain().await;
+            result
+        };
         tokio::select! {
             biased;
             () = self.wire.crashed.notified() => Passed::Crashed,
-            result = Box::pin(controller::pass(instance.clone(), self.context.clone())) => match result {
+            result = pass => match result {
                 Ok(action) => Passed::Again(requeue(&action)),
                 Err(error) => Passed::Failed(error),
             },
@@ -229,7 +241,7 @@ fn requeue(action: &Action) -> Option<Duration> {
     ))
 }
 
-fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Context>, Writers) {
+fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Context>, Writers, Publisher) {
     let (instances, instances_writer) = reflector::store();
     let (deployments, deployments_writer) = reflector::store();
     let (services, services_writer) = reflector::store();
@@ -242,12 +254,14 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
         controller: "sqledge-operator".into(),
         instance: Some("operator-0".into()),
     };
+    let metrics = Arc::new(Metrics::default());
+    let (events, publisher) = Events::new(Recorder::new(wire.client(), reporter), setup.call, metrics.clone());
     let driver_classes = setup.class.map(|class| (DRIVER.to_owned(), class));
     let context = Context {
         cluster: Cluster::new(wire.client(), setup.call),
         caches: Caches::of(instances, deployments, services, claims, pods, nodes, attachments),
         heartbeats: Arc::new(Heartbeats::default()),
-        door: Arc::new(Doors(state.clone())),
+        logins: Logins::new(Arc::new(Doors(state.clone())), LONG).0,
         settings: Settings {
             driver_classes: driver_classes.into_iter().collect(),
             fast_detach: setup.fast_detach,
@@ -266,8 +280,8 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
             ..Timing::default()
         },
         leadership,
-        metrics: Arc::new(Metrics::default()),
-        recorder: Recorder::new(wire.client(), reporter),
+        metrics,
+        events,
         memory: Memory::default(),
     };
     let writers = Writers {
@@ -279,7 +293,7 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
         nodes: nodes_writer,
         attachments: attachments_writer,
     };
-    (Arc::new(context), writers)
+    (Arc::new(context), writers, publisher)
 }
 
 /// The watches of the operator ask for this label.

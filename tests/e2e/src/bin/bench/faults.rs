@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::{
     account,
     report::{Conditions, Report, Sample},
-    say,
+    requests, say,
     subject::{Serving, Subject, Variant},
     writer::Writer,
 };
@@ -45,6 +45,30 @@ pub fn pods(lab: &Lab, variant: Variant, samples: usize, report: &mut Report) ->
         report.put(fault, variant.name(), &conditions, found);
     }
     subjects.into_iter().try_for_each(Subject::destroy)
+}
+
+/// The pod of one database deleted again and again, in order and by force.
+pub fn deletions(lab: &Lab, times: usize, report: &mut Report) -> Result<()> {
+    let subject = Subject::create_serving(lab, Variant::Operator, "ours-deletions")?;
+    let faults: [(&str, Hurt); 2] = [
+        ("pod deleted again and again", |subject, serving| {
+            subject.delete_pod(serving)
+        }),
+        ("pod force-deleted again and again", |subject, serving| {
+            subject.force_delete_pod(serving)
+        }),
+    ];
+    for (fault, hurt) in faults {
+        let conditions = Conditions::now(&lab.programs().checkout);
+        let mut found = Vec::new();
+        for _ in 0..times {
+            let sample = once(&subject, |serving| hurt(&subject, serving))?;
+            tell(fault, Variant::Operator, &sample);
+            found.push(sample);
+        }
+        report.put(fault, Variant::Operator.name(), &conditions, found);
+    }
+    subject.destroy()
 }
 
 /// The kubelet waits longer before each restart of one container: the same process killed again and again.
@@ -117,7 +141,10 @@ fn once(subject: &Subject, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<
         ),
         Err(error) => return Err(error),
     };
-    let record = record(subject, at, &earlier, outage.to.as_ref().map(|back| back.wall))?;
+    let mut record = record(subject, at, &earlier, outage.to.as_ref().map(|back| back.wall))?;
+    if !record.is_null() {
+        record["requests_of_the_operator"] = requests::of_a_failover(subject.lab, at, Timestamp::now())?;
+    }
     let rows = writer.finish()?;
     Ok(Sample {
         outage: seconds,

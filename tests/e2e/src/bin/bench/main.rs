@@ -73,6 +73,8 @@ enum Part {
     Pods,
     /// Process killed, pod deleted: the vendor's
     VendorPods,
+    /// One database's pod deleted again and again, also by force: ours
+    Deletions,
     /// Node powered off: ours
     Nodes,
     /// Node powered off that also announces the database's address: ours
@@ -148,6 +150,7 @@ fn run(arguments: &Arguments) -> Result<()> {
             Part::Memory => memory::measure(&lab, arguments.many, &mut report)?,
             Part::Pods => faults::pods(&lab, Variant::Operator, samples, &mut report)?,
             Part::VendorPods => faults::pods(&lab, Variant::Vendor, samples, &mut report)?,
+            Part::Deletions => faults::deletions(&lab, samples, &mut report)?,
             Part::Nodes => faults::nodes(&lab, false, samples, &mut report)?,
             Part::Announcer => faults::nodes(&lab, true, samples, &mut report)?,
             Part::BackOff => faults::back_off(&lab, samples, &mut report)?,

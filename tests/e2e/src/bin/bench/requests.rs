@@ -56,6 +56,16 @@ pub fn idle_for(lab: &Lab, time: Duration) -> Result<Value> {
     Ok(count(&lab.bed().audit_log()?, began, Timestamp::now(), ""))
 }
 
+/// What the operator asked between two instants, but for the Lease of its leader and the watches, which go on all the time.
+pub fn of_a_failover(lab: &Lab, from: Timestamp, to: Timestamp) -> Result<Value> {
+    let mut log = lab.bed().audit_log()?;
+    log.retain(|event| {
+        let object = event.object_ref.clone().unwrap_or_default();
+        event.verb != "watch" && !(object.resource == "leases" && object.namespace == operator::NAMESPACE)
+    });
+    Ok(count(&log, from, to, "")["of_the_operator"].take())
+}
+
 /// Requests that came in between two instants: of each user, of each user about one namespace, and the operator's one by one.
 fn count(log: &[AuditEvent], from: Timestamp, to: Timestamp, namespace: &str) -> Value {
     let received = |event: &AuditEvent| event.request_received_timestamp.parse::<Timestamp>().ok();

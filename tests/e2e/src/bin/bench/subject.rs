@@ -191,14 +191,24 @@ impl<'a> Subject<'a> {
 
     /// Deletes the pod as a user would, and returns at once.
     pub fn delete_pod(&self, serving: &Serving) -> Result<()> {
-        self.lab.kubectl(&[
+        self.delete(serving, &[])
+    }
+
+    /// The same as an impatient user would.
+    pub fn force_delete_pod(&self, serving: &Serving) -> Result<()> {
+        self.delete(serving, &["--grace-period=0", "--force"])
+    }
+
+    fn delete(&self, serving: &Serving, how: &[&str]) -> Result<()> {
+        let words = [
             "delete",
             "pod",
             &serving.pod,
             "--namespace",
             &self.namespace,
             "--wait=false",
-        ])?;
+        ];
+        self.lab.kubectl(&[&words[..], how].concat())?;
         Ok(())
     }
 }
