@@ -26,11 +26,12 @@ use sqledge_operator::events::{Events, Publisher};
 use sqledge_operator::heartbeats::Heartbeats;
 use sqledge_operator::instance::Instance;
 use sqledge_operator::leader::Leadership;
+use sqledge_operator::lease::Record;
 use sqledge_operator::login::{Attempt, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
-use sqledge_operator::watch::Caches;
+use sqledge_operator::watch::{Caches, Synced};
 use tokio::sync::watch;
 
 const INSTANCE: &str = "/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances/orders";
@@ -38,6 +39,11 @@ const CLAIM: &str = "/api/v1/namespaces/shop/persistentvolumeclaims/orders-data"
 const PODS: &str = "/api/v1/namespaces/shop/pods";
 const NODE: &str = "/api/v1/nodes/n1";
 const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+const WRITER: &str = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/orders-writer";
+const ACCOUNT: &str = "/api/v1/namespaces/shop/serviceaccounts/orders-guard";
+const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles/orders-guard";
+const BINDING: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings/orders-guard";
+const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/orders";
 const ATTACHMENT: &str = "/apis/storage.k8s.io/v1/volumeattachments/csi-1";
 const VOLUME: &str = "kubernetes.io/csi/disk.storage.test^handle-1";
 const IMAGE: &str = "registry.example/operator:1";
@@ -248,10 +254,17 @@ fn cluster(holder: &Value) -> Canned {
         object
     };
     let deployment = serde_json::to_value(desired::deployment(&instance, &rendering)).expect("JSON");
-    canned.put(
-        "/apis/apps/v1/namespaces/shop/deployments/orders",
-        stored(deployment, "uid-deployment"),
-    );
+    canned.put(DEPLOYMENT, stored(deployment, "uid-deployment"));
+    let orders = desired::orders(&instance.failover, DriverClass::Revoke);
+    let lease = desired::lease(&instance, &Record::anew(None, 0, orders));
+    for (path, object) in [
+        (ACCOUNT, serde_json::to_value(desired::service_account(&instance))),
+        (ROLE, serde_json::to_value(desired::role(&instance))),
+        (BINDING, serde_json::to_value(desired::role_binding(&instance))),
+        (WRITER, serde_json::to_value(lease)),
+    ] {
+        canned.put(path, stored(object.expect("JSON"), "uid-of-the-guards"));
+    }
     let service: Service = desired::service(&instance);
     let mut service = stored(serde_json::to_value(service).expect("JSON"), "uid-service");
     service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}]}});
@@ -395,15 +408,20 @@ fn replica(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher, watc
     let (leads, leadership) = Leadership::always();
     let context = Context {
         cluster: Cluster::new(client.clone(), LONG),
-        caches: Caches::of(
-            canned.cache("/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances"),
-            canned.cache("/apis/apps/v1/namespaces/shop/deployments"),
-            canned.cache("/api/v1/namespaces/shop/services"),
-            canned.cache("/api/v1/namespaces/shop/persistentvolumeclaims"),
-            canned.cache(PODS),
-            canned.cache("/api/v1/nodes"),
-            canned.cache("/apis/storage.k8s.io/v1/volumeattachments"),
-        ),
+        caches: Caches {
+            instances: canned.cache("/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances"),
+            deployments: canned.cache("/apis/apps/v1/namespaces/shop/deployments"),
+            services: canned.cache("/api/v1/namespaces/shop/services"),
+            claims: canned.cache("/api/v1/namespaces/shop/persistentvolumeclaims"),
+            pods: canned.cache(PODS),
+            nodes: canned.cache("/api/v1/nodes"),
+            attachments: canned.cache("/apis/storage.k8s.io/v1/volumeattachments"),
+            accounts: canned.cache("/api/v1/namespaces/shop/serviceaccounts"),
+            roles: canned.cache("/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles"),
+            bindings: canned.cache("/apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings"),
+            leases: canned.cache("/apis/coordination.k8s.io/v1/namespaces/shop/leases"),
+            synced: Synced::already(),
+        },
         heartbeats,
         logins: Logins::new(Arc::new(meeting.engine), LONG).0,
         settings: Settings {
@@ -582,7 +600,7 @@ async fn the_status_is_applied_with_force_under_a_manager_of_its_own_and_to_this
 async fn children_are_applied_with_force_under_our_manager_and_what_holds_data_is_only_created() {
     let canned = cluster(&json!({}));
     for path in [
-        "/apis/apps/v1/namespaces/shop/deployments/orders",
+        DEPLOYMENT,
         "/api/v1/namespaces/shop/services/orders",
         "/api/v1/namespaces/shop/secrets/orders-sa",
         CLAIM,
@@ -649,11 +667,12 @@ async fn a_second_look_reads_once_what_the_decision_rests_on_in_the_order_that_t
         pass(&context, &meeting).await;
         let mut reads = canned.reads();
         // what never changes is read in the first pass, ahead of the second look
-        reads.drain(..reads.iter().position(|path| path == INSTANCE).expect("a second look"));
+        let begins = |path: &String| path == CLAIM || path == WRITER || path == INSTANCE;
+        reads.drain(..reads.iter().position(begins).expect("a second look"));
         // what is read at the same time comes in any order
-        reads[..2].sort();
-        reads[3..5].sort();
-        assert_eq!(reads, [CLAIM, INSTANCE, PODS, leases, attachments, NODE]);
+        reads[..3].sort();
+        reads[4..6].sort();
+        assert_eq!(reads, [CLAIM, WRITER, INSTANCE, PODS, leases, attachments, NODE]);
     }
 }
 

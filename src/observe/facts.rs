@@ -63,9 +63,11 @@ pub fn driver(volume: &PersistentVolume) -> Option<&str> {
     Some(volume.spec.as_ref()?.csi.as_ref()?.driver.as_str())
 }
 
+/// `class` is the word of the instance's owner, `classes` that of the administrator.
 pub fn volume(
     volume: &PersistentVolume,
     driver: Option<&CSIDriver>,
+    class: Option<DriverClass>,
     classes: &BTreeMap<String, DriverClass>,
 ) -> Volume {
     let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
@@ -75,7 +77,7 @@ pub fn volume(
         // nothing is ever attached, so "the attachment is gone" says nothing, whatever the administrator declared
         DriverClass::Unknown
     } else {
-        driver_class::classify(self::driver(volume), classes)
+        class.unwrap_or_else(|| driver_class::classify(self::driver(volume), classes))
     };
     Volume {
         name: volume.name_any(),
@@ -266,7 +268,7 @@ mod tests {
             )
             .expect("a driver")
         };
-        let class = |pv: &PersistentVolume, driver: Option<&CSIDriver>| volume(pv, driver, &declared).class;
+        let class = |pv: &PersistentVolume, driver: Option<&CSIDriver>| volume(pv, driver, None, &declared).class;
         assert_eq!(class(&csi, None), DriverClass::Revoke);
         assert_eq!(class(&csi, Some(&attaches(None))), DriverClass::Revoke);
         assert_eq!(class(&csi, Some(&attaches(Some(true)))), DriverClass::Revoke);
@@ -287,5 +289,21 @@ mod tests {
             class(&a_volume(&json!({"nfs": {"path": "/x", "server": "s"}})), None),
             DriverClass::Unknown
         );
+    }
+
+    #[test]
+    fn the_instances_own_word_outweighs_the_administrators_but_not_what_is_seen() {
+        let declared = BTreeMap::from([("disk.example.com".to_owned(), DriverClass::Revoke)]);
+        let class = |source: &serde_json::Value, driver: Option<&CSIDriver>| {
+            volume(&a_volume(source), driver, Some(DriverClass::Busy), &declared).class
+        };
+        let csi = json!({"csi": {"driver": "disk.example.com", "volumeHandle": "v"}});
+        assert_eq!(class(&csi, None), DriverClass::Busy);
+        assert_eq!(class(&json!({"hostPath": {"path": "/x"}}), None), DriverClass::Local);
+        let never_attached: CSIDriver = serde_json::from_value(
+            json!({"metadata": {"name": "disk.example.com"}, "spec": {"attachRequired": false}}),
+        )
+        .expect("a driver");
+        assert_eq!(class(&csi, Some(&never_attached)), DriverClass::Unknown);
     }
 }

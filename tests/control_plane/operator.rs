@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Recorder, Reporter};
@@ -29,7 +30,7 @@ use sqledge_operator::login::{Attempt, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
-use sqledge_operator::watch::Caches;
+use sqledge_operator::watch::{Caches, Synced};
 
 use crate::chance::Chance;
 use crate::wire::{Fault, Wire};
@@ -70,6 +71,7 @@ pub struct Lag {
     pub pods: usize,
     pub nodes: usize,
     pub attachments: usize,
+    pub guards: usize,
     pub leases: usize,
 }
 
@@ -92,6 +94,10 @@ struct Writers {
     pods: Writer<Pod>,
     nodes: Writer<Node>,
     attachments: Writer<VolumeAttachment>,
+    accounts: Writer<ServiceAccount>,
+    roles: Writer<Role>,
+    bindings: Writer<RoleBinding>,
+    leases: Writer<Lease>,
 }
 
 /// A replica.
@@ -183,8 +189,21 @@ impl Operator {
             mirror.list_as_of("volumeattachments", then(lag.attachments)),
             |_| true,
         );
+        let guards = then(lag.guards);
+        fill(
+            &mut self.writers.accounts,
+            mirror.list_as_of("serviceaccounts", guards),
+            is_ours,
+        );
+        fill(&mut self.writers.roles, mirror.list_as_of("roles", guards), is_ours);
+        fill(
+            &mut self.writers.bindings,
+            mirror.list_as_of("rolebindings", guards),
+            is_ours,
+        );
         let leases: Vec<Lease> = mirror.list_as_of("leases", then(lag.leases));
-        for lease in leases {
+        fill(&mut self.writers.leases, leases.clone(), is_ours);
+        for lease in leases.into_iter().filter(|lease| !is_ours(lease)) {
             let version = lease.resource_version().unwrap_or_default();
             self.context.heartbeats.saw(&lease.name_any(), &version);
         }
@@ -249,6 +268,10 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
     let (pods, pods_writer) = reflector::store();
     let (nodes, nodes_writer) = reflector::store();
     let (attachments, attachments_writer) = reflector::store();
+    let (accounts, accounts_writer) = reflector::store();
+    let (roles, roles_writer) = reflector::store();
+    let (bindings, bindings_writer) = reflector::store();
+    let (leases, leases_writer) = reflector::store();
     let (_, leadership) = Leadership::always();
     let reporter = Reporter {
         controller: "sqledge-operator".into(),
@@ -259,7 +282,20 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
     let driver_classes = setup.class.map(|class| (DRIVER.to_owned(), class));
     let context = Context {
         cluster: Cluster::new(wire.client(), setup.call),
-        caches: Caches::of(instances, deployments, services, claims, pods, nodes, attachments),
+        caches: Caches {
+            instances,
+            deployments,
+            services,
+            claims,
+            pods,
+            nodes,
+            attachments,
+            accounts,
+            roles,
+            bindings,
+            leases,
+            synced: Synced::already(),
+        },
         heartbeats: Arc::new(Heartbeats::default()),
         logins: Logins::new(Arc::new(Doors(state.clone())), LONG).0,
         settings: Settings {
@@ -292,6 +328,10 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
         pods: pods_writer,
         nodes: nodes_writer,
         attachments: attachments_writer,
+        accounts: accounts_writer,
+        roles: roles_writer,
+        bindings: bindings_writer,
+        leases: leases_writer,
     };
     (Arc::new(context), writers, publisher)
 }
