@@ -1,6 +1,7 @@
 //! I/O out: carries out the steps of a plan and the one irreversible act of a verdict. Decides nothing.
 
 use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::ResourceExt as _;
@@ -40,6 +41,24 @@ pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Re
                 cluster
                     .apply(namespace, &instance.service_name, service.as_ref())
                     .await?;
+            }
+            Step::ApplyServiceAccount(account) => {
+                cluster
+                    .apply(namespace, &instance.guard_name(), account.as_ref())
+                    .await?;
+            }
+            Step::ApplyRole(role) => {
+                cluster.apply(namespace, &instance.guard_name(), role.as_ref()).await?;
+            }
+            Step::ApplyRoleBinding(binding) => {
+                cluster
+                    .apply(namespace, &instance.guard_name(), binding.as_ref())
+                    .await?;
+            }
+            // never by apply: that would take an existing one from its holder
+            Step::CreateLease(lease) => created(cluster.create(namespace, lease.as_ref()).await)?,
+            Step::PatchLease { lease, operations } => {
+                cluster.patch_judged::<Lease>(lease, operations).await?;
             }
             Step::ApplyDeployment(deployment) => {
                 cluster.apply(namespace, &instance.name, deployment.as_ref()).await?;
