@@ -74,7 +74,7 @@ pub struct FailoverSpec {
     pub on_api_loss: Option<OnApiLoss>,
 
     /// What a detach by this volume's driver proves, in place of what the operator's settings say: Revoke, Quorum, Busy,
-    /// NeedsFence, Local or Unknown. A wrong Revoke can cost data. Default: the operator's setting.
+    /// `NeedsFence`, Local or Unknown. A wrong Revoke can cost data. Default: the operator's setting.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::enumeration::<DriverClass>")]
     pub driver_class: Option<DriverClass>,

@@ -12,7 +12,7 @@ use crate::driver_class::DriverClass;
 use crate::lease::{Hold, OnApiLoss, Record};
 use crate::scene::{Holder, Volume};
 use crate::settings::Identity;
-use crate::world::{EPOCH, World, samples};
+use crate::world::{EPOCH, GuardObjects, World, samples};
 
 fn identity(image: &str) -> Identity {
     Identity {
@@ -122,7 +122,7 @@ fn a_settled_world_asks_for_nothing() {
 #[test]
 fn what_the_guard_needs_is_made_before_the_pod_that_needs_it() {
     let mut world = usual();
-    world.guard = Default::default();
+    world.guard = GuardObjects::default();
     world.deployment = None;
     assert_eq!(
         kinds(&made(&world)),
@@ -143,7 +143,7 @@ fn without_a_guard_nothing_of_it_is_made_or_looked_at() {
         DriverClass::Unknown,
         "operator:1",
     );
-    assert_eq!(world.guard, Default::default());
+    assert_eq!(world.guard, GuardObjects::default());
     let mut foreign = Lease::default();
     foreign.metadata.name = Some(world.instance.lease_name());
     world.guard.lease = Some(foreign);
@@ -309,7 +309,7 @@ fn pod(uid: &str, gate: Gate, end: End) -> Pod {
         End::None => {}
         End::Deleting => {
             pod.metadata.deletion_timestamp =
-                Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).expect("a time"))
+                Some(serde_json::from_value(json!("2026-01-01T00:00:00Z")).expect("a time"));
         }
         End::Finished => pod.status.get_or_insert_default().phase = Some("Failed".into()),
     }
