@@ -83,22 +83,22 @@ fn accepted() -> Vec<Value> {
         spec(
             &json!({ "env": [{ "name": "MSSQL_MEMORY_LIMIT_MB", "value": "2048" }, { "name": "ACCEPT_EULA_2", "value": "Y" }] }),
         ),
-        failover(json!({})),
-        failover(json!({ "guard": "Disabled", "lease": "Auto", "onApiLoss": "Auto", "proof": "Manual" })),
-        failover(json!({ "guard": "Disabled", "lease": "Never", "onApiLoss": "Continue" })),
-        failover(json!({ "guard": "Enabled", "lease": "Always", "onApiLoss": "Continue" })),
-        failover(json!({ "proof": "Lease" })),
-        failover(json!({ "proof": "Lease", "lease": "Always", "onApiLoss": "Stop", "driverClass": "Unknown" })),
-        failover(json!({ "lease": "Always", "renewSeconds": 1, "stopAfterSeconds": 5, "takeoverAfterSeconds": 8 })),
-        failover(json!({ "renewSeconds": 3 })),
-        failover(json!({ "stopAfterSeconds": 12 })),
-        failover(json!({ "takeoverAfterSeconds": 13 })),
-        failover(json!({ "renewSeconds": 1, "stopAfterSeconds": 3, "takeoverAfterSeconds": 6 })),
+        failover(&json!({})),
+        failover(&json!({ "guard": "Disabled", "lease": "Auto", "onApiLoss": "Auto", "proof": "Manual" })),
+        failover(&json!({ "guard": "Disabled", "lease": "Never", "onApiLoss": "Continue" })),
+        failover(&json!({ "guard": "Enabled", "lease": "Always", "onApiLoss": "Continue" })),
+        failover(&json!({ "proof": "Lease" })),
+        failover(&json!({ "proof": "Lease", "lease": "Always", "onApiLoss": "Stop", "driverClass": "Unknown" })),
+        failover(&json!({ "lease": "Always", "renewSeconds": 1, "stopAfterSeconds": 5, "takeoverAfterSeconds": 8 })),
+        failover(&json!({ "renewSeconds": 3 })),
+        failover(&json!({ "stopAfterSeconds": 12 })),
+        failover(&json!({ "takeoverAfterSeconds": 13 })),
+        failover(&json!({ "renewSeconds": 1, "stopAfterSeconds": 3, "takeoverAfterSeconds": 6 })),
     ]
 }
 
 /// The least a user must write, and settings of the failover.
-fn failover(settings: Value) -> Value {
+fn failover(settings: &Value) -> Value {
     spec(&json!({ "failover": settings }))
 }
 
@@ -136,7 +136,7 @@ fn rejected_failover() -> Vec<(Value, &'static str)> {
             "spec.failover.onApiLoss",
         ),
     ]
-    .map(|(settings, field)| (failover(settings), field))
+    .map(|(settings, field)| (failover(&settings), field))
     .into()
 }
 
