@@ -5,6 +5,7 @@
 //! written into the stored `spec`, and every `GitOps` tool would show it as a difference for ever.
 //! A field that feeds a Kubernetes field carries that field's name and type.
 
+mod failover;
 mod schema;
 mod status;
 
@@ -20,6 +21,8 @@ use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use failover::{FailoverSpec, Guard, LeaseRenewal, OnApiLoss, Proof};
+pub(crate) use failover::{RENEW_SECONDS, STOP_AFTER_SECONDS, TAKEOVER_AFTER_SECONDS};
 pub(crate) use schema::RESERVED_ENV;
 pub use status::{FailoverPhase, FailoverRecord, SqlEdgeInstanceStatus};
 
@@ -173,6 +176,10 @@ pub struct SqlEdgeInstanceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 86_400))]
     pub termination_grace_period_seconds: Option<i64>,
+
+    /// How a failure is noticed and what proves that the old engine can write no more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failover: Option<FailoverSpec>,
 
     /// What becomes of the volume claim and the generated password when this resource is deleted. Default: Retain.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -16,7 +16,7 @@ use crate::lease;
 use crate::password;
 use crate::plan::Step;
 use crate::scene::{Holder, Scene};
-use crate::world::{AVOID_NODES, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World};
+use crate::world::{AVOID_NODES, EPOCH, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World};
 
 /// Carries out the steps, in order; the first error ends it, the next pass begins anew.
 pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Result<()> {
@@ -42,6 +42,24 @@ pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Re
                 cluster
                     .apply(namespace, &instance.service_name, service.as_ref())
                     .await?;
+            }
+            Step::ApplyServiceAccount(account) => {
+                cluster
+                    .apply(namespace, &instance.guard_name(), account.as_ref())
+                    .await?;
+            }
+            Step::ApplyRole(role) => {
+                cluster.apply(namespace, &instance.guard_name(), role.as_ref()).await?;
+            }
+            Step::ApplyRoleBinding(binding) => {
+                cluster
+                    .apply(namespace, &instance.guard_name(), binding.as_ref())
+                    .await?;
+            }
+            // never by apply: that would take an existing one from its holder
+            Step::CreateLease(lease) => created(cluster.create(namespace, lease.as_ref()).await)?,
+            Step::PatchLease { lease, operations } => {
+                cluster.patch_judged::<Lease>(lease, operations).await?;
             }
             Step::ApplyDeployment(deployment) => {
                 cluster.apply(namespace, &instance.name, deployment.as_ref()).await?;
@@ -155,6 +173,10 @@ async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_r
             annotations.insert(AVOID_NODES.into(), lost.join(","));
         }
         annotations.insert(HOLDER_POD.into(), pod.clone());
+        // a Lease that somebody deletes is made again, and must not begin its count anew
+        if let Some(lease) = &world.scene.lease {
+            annotations.insert(EPOCH.into(), lease.record.epoch.to_string());
+        }
         match node {
             Some(node) => annotations.insert(HOLDER_NODE.into(), node.clone()),
             None => annotations.remove(HOLDER_NODE),

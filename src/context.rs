@@ -23,6 +23,8 @@ pub struct Context {
     pub caches: Caches,
     /// The nodes' heartbeats.
     pub heartbeats: Arc<Heartbeats>,
+    /// The renewals of the instances' Leases, by `namespace/name`.
+    pub renewals: Arc<Heartbeats>,
     /// The operator's own logins.
     pub logins: Logins,
     /// Settings of the process.

@@ -18,10 +18,12 @@ use crate::apply;
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::failover::{self, Act, Verdict};
+use crate::lease;
 use crate::observe::{Observed, forget_password, log_in, look_again, note_release, observe};
 use crate::plan::{self, Plan};
 use crate::report::report;
 use crate::rules::Rules;
+use crate::scene::Holder;
 use crate::status;
 use crate::watch::Triggers;
 use crate::world::World;
@@ -80,6 +82,11 @@ fn forget(context: &Context, gone: &ObjectRef<DynamicObject>) {
         .metrics
         .forget(gone.namespace.as_deref().unwrap_or_default(), &gone.name);
     let live = context.caches.instances.state();
+    if let Some(namespace) = gone.namespace.as_deref() {
+        context
+            .renewals
+            .removed(&format!("{namespace}/{}", lease::name(&gone.name)));
+    }
     context
         .memory
         .keep_only(&live.iter().filter_map(|instance| instance.uid()).collect());
@@ -224,6 +231,10 @@ async fn act(context: &Context, plan: &Plan, decided: &mut Decided, failed: Opti
         }
         let Decided { world, verdict } = &*decided;
         let Some(act) = &verdict.act else { break Ok(()) };
+        // the next pod is about to be another one: the record would name a pod that never runs
+        if plan.replaces_pods() && failed.is_none() && lets_in(world, act) {
+            break Ok(());
+        }
         // a leader that was held up for too long while looking must not act
         if !context.leadership.holds() {
             break Ok(());
@@ -259,15 +270,30 @@ async fn act(context: &Context, plan: &Plan, decided: &mut Decided, failed: Opti
     (acts > 0, done)
 }
 
+/// Whether an act is a step of a pod's way to the volume.
+fn lets_in(world: &World, act: &Act) -> bool {
+    match act {
+        Act::Record(next) => is_another(world, next),
+        Act::OpenGate { .. } => true,
+        Act::RefusePin { .. }
+        | Act::Evict { .. }
+        | Act::ShrinkVolumesInUse { .. }
+        | Act::DeleteAttachment { .. }
+        | Act::Seal { .. }
+        | Act::Lose { .. } => false,
+    }
+}
+
+/// Whether the volume changes hands by this record.
+fn is_another(world: &World, next: &Holder) -> bool {
+    let last = world.scene.claim.holder.as_ref();
+    last.is_none_or(|last| last.pod != next.pod)
+}
+
 /// Whether the next act can be found right as soon as this one is done; after all others it takes somebody else's doing.
 fn another_follows(world: &World, act: &Act) -> bool {
     match act {
-        Act::Record(next) => world
-            .scene
-            .claim
-            .holder
-            .as_ref()
-            .is_none_or(|last| last.pod != next.pod),
+        Act::Record(next) => is_another(world, next),
         // a Deployment's next pod may be there already
         Act::Evict { .. } => world
             .scene

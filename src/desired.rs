@@ -7,15 +7,23 @@ mod claim;
 mod container;
 mod deployment;
 mod inputs;
+mod lease;
+mod role;
+mod role_binding;
 mod secret;
 mod service;
+mod service_account;
 
 pub use claim::claim;
-pub use container::{ENGINE_CONTAINER, VOLUME_CHECK_CONTAINER};
+pub use container::{ENGINE_CONTAINER, VOLUME_CHECK_CONTAINER, has_guard};
 pub use deployment::{Rendering, deployment};
 pub use inputs::template_inputs;
+pub use lease::{lease, orders};
+pub use role::role;
+pub use role_binding::role_binding;
 pub use secret::secret;
 pub use service::service;
+pub use service_account::service_account;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 

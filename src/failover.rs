@@ -152,17 +152,19 @@ fn unnamed(scene: &Scene, pod: &PodFacts) -> Verdict {
 /// The node lives, and nothing says that its database does not.
 fn healthy(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, right: Right) -> Verdict {
     let name = &pod.judged.name;
-    if pod.deleting && let Some(verdict) = stopped_in_order(scene, rules, pod, node, right) {
+    if pod.deleting
+        && let Some(verdict) = stopped_in_order(scene, rules, pod, node, right)
+    {
         return verdict;
     }
     if pod.deleting {
         let message = format!("pod {name} is stopping in order on node {node}; the next pod starts when it is gone");
         return waiting(State::Stopping, "Stopping", message, SOON);
     }
-    let look = match right {
-        Right::Renewed(left) => left.clamp(Duration::from_millis(200), look_again(scene, node)),
-        _ => look_again(scene, node),
-    };
+    let mut look = look_again(scene, node);
+    if let Right::Renewed(left) = right {
+        look = look.min(before_decision(scene, left));
+    }
     let message = format!("pod {name} runs on node {node}");
     waiting(State::Held, "PodRunning", message, look)
 }
@@ -207,22 +209,28 @@ fn stopped_in_order(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, rig
         return None;
     }
     if is_fenced_by(scene, rules, node) {
-        let message = format!("pod {} has stopped on node {node}, which gets the next pod at once", pod.judged.name);
+        let message = format!(
+            "pod {} has stopped on node {node}, which gets the next pod at once",
+            pod.judged.name
+        );
         return Some(evict(State::Stopping, "Stopped", message, pod));
     }
     seal(scene, rules, scene.claim.holder.as_ref()?, node)
 }
 
-/// At the moment from which on the node is suspect, and then at the one when its Lease is stale, so that the decision is late by no period.
 fn look_again(scene: &Scene, node: &str) -> Duration {
     let facts = scene.nodes.get(node);
     let unchanged = facts.and_then(|n| n.lease_unchanged).unwrap_or_default();
-    let stale = scene.timing.node_lease_stale.saturating_sub(unchanged);
-    let until = match scene.timing.suspicion().checked_sub(unchanged) {
+    before_decision(scene, scene.timing.node_lease_stale.saturating_sub(unchanged))
+}
+
+/// At the moment from which on silence makes the operator log in, and then at the one when it decides, so that the decision is late by no period.
+fn before_decision(scene: &Scene, left: Duration) -> Duration {
+    let until = match left.checked_sub(scene.timing.asking()) {
         Some(until) if !until.is_zero() => until,
-        // only a login that failed lets the stale Lease decide; until then it is tried again
-        _ if matches!(scene.login, Login::Failed(_)) => stale,
-        _ => stale.min(SOON),
+        // only a login that failed lets silence decide; until then it is tried again
+        _ if matches!(scene.login, Login::Failed(_)) => left,
+        _ => left.min(SOON),
     };
     until.clamp(Duration::from_millis(10), STEADY)
 }

@@ -4,6 +4,7 @@
 //! or what was stored before a rule existed, ends here as an [`Invalid`] that names the field.
 
 mod environment;
+mod failover;
 mod names;
 mod password;
 mod quantity;
@@ -20,12 +21,13 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::{Resource as _, ResourceExt as _};
 
+pub use self::failover::Failover;
 use self::names::is_service_name;
 use self::password::Password;
 use self::service::ServiceSettings;
 use self::storage::Storage;
 use crate::api::{
-    AccessMode, Agent, CONFIRM_NODE_DEAD, DeletionPolicy, ExternalTrafficPolicy, ServiceType, SqlEdgeInstance,
+    AccessMode, Agent, CONFIRM_NODE_DEAD, DeletionPolicy, ExternalTrafficPolicy, Guard, ServiceType, SqlEdgeInstance,
     SqlEdgeInstanceSpec,
 };
 
@@ -136,6 +138,8 @@ pub struct Instance {
     /// How long the engine may take to stop.
     pub termination_grace_period_seconds: i64,
 
+    /// How a failure is noticed and proven.
+    pub failover: Failover,
     /// What becomes of the data when the resource is deleted.
     pub deletion_policy: DeletionPolicy,
     /// UID of the pod whose node a human declared dead.
@@ -168,6 +172,7 @@ impl Instance {
             security_context,
             env,
             termination_grace_period_seconds,
+            failover,
             deletion_policy,
         } = resource.spec.clone();
 
@@ -222,10 +227,26 @@ impl Instance {
             security_context,
             env,
             termination_grace_period_seconds,
+            failover: Failover::parse(&failover.unwrap_or_default())?,
             deletion_policy: deletion_policy.unwrap_or_default(),
             confirm_node_dead: resource.annotations().get(CONFIRM_NODE_DEAD).cloned(),
             name,
         })
+    }
+
+    /// Whether a guard is wanted around the engine.
+    pub fn is_guarded(&self) -> bool {
+        self.failover.guard == Guard::Enabled
+    }
+
+    /// Name of the guard's account, role and binding.
+    pub fn guard_name(&self) -> String {
+        format!("{}-guard", self.name)
+    }
+
+    /// Name of the Lease that decides which pod's engine may write.
+    pub fn lease_name(&self) -> String {
+        format!("{}-writer", self.name)
     }
 
     /// Whether the wanted size is above what a claim requests: it may grow, never shrink.

@@ -337,7 +337,7 @@ impl Orders {
         }
     }
 
-    fn write(&self, lease: &mut Lease) {
+    pub fn write(&self, lease: &mut Lease) {
         set(lease, RENEW, self.renewal.map(|renewal| renewal.to_string()));
         let word = match self.on_api_loss {
             OnApiLoss::Stop => "Stop",

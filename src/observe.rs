@@ -5,6 +5,7 @@ mod facts;
 mod fresh;
 mod login;
 mod password;
+pub use facts::renewal_key;
 pub use fresh::{look_again, note_release};
 pub use login::log_in;
 pub use password::forget as forget_password;
@@ -12,7 +13,9 @@ pub use password::forget as forget_password;
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::api::storage::v1::{CSIDriver, StorageClass, VolumeAttachment};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
@@ -21,11 +24,12 @@ use kube::runtime::reflector::{ObjectRef, Store};
 use crate::api::SqlEdgeInstance;
 use crate::cluster::{CLUSTER_WIDE, Kind};
 use crate::context::Context;
+use crate::driver_class::DriverClass;
 use crate::error::Result;
 use crate::instance::{Instance, Invalid};
 use crate::scene::{Login, Scene, Volume};
 use crate::settings::Switch;
-use crate::world::{StorageClassFacts, World, annotation};
+use crate::world::{GuardObjects, StorageClassFacts, World, annotation};
 
 /// What there is to see.
 pub enum Observed {
@@ -51,6 +55,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>) -> Resu
     let service: Option<Service> = child(context, &context.caches.services, namespace, &instance.service_name).await?;
     let claim: Option<PersistentVolumeClaim> =
         child(context, &context.caches.claims, namespace, &instance.claim_name).await?;
+    let guard = guard(context, &instance).await?;
     let volume = volume(context, &instance, claim.as_ref()).await?;
     let mut parts = Parts {
         pods: cached_pods(context, &instance),
@@ -69,7 +74,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>) -> Resu
         now,
         storage_class: storage_class(context, &instance, parts.claim.as_ref()).await?,
         claim_rival: claim_rival(context, &instance, parts.claim.as_ref()),
-        scene: parts.scene(context, &instance, resource, now),
+        scene: parts.scene(context, &instance, resource, guard.lease.as_ref(), now),
         resource: resource.clone(),
         pods: parts.ours(&instance),
         claim: parts.claim,
@@ -81,6 +86,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>) -> Resu
         secret,
         service,
         deployment,
+        guard,
     };
     login::recall(context, &mut world);
     Ok(Observed::World(Box::new(world)))
@@ -102,7 +108,14 @@ struct Parts {
 }
 
 impl Parts {
-    fn scene(&self, context: &Context, instance: &Instance, resource: &SqlEdgeInstance, now: Timestamp) -> Scene {
+    fn scene(
+        &self,
+        context: &Context,
+        instance: &Instance,
+        resource: &SqlEdgeInstance,
+        lease: Option<&Lease>,
+        now: Timestamp,
+    ) -> Scene {
         let claim = facts::claim(instance, self.claim.as_ref(), &context.heartbeats);
         let holder = claim.holder.as_ref().map(|holder| holder.pod.as_str());
         Scene {
@@ -118,8 +131,8 @@ impl Parts {
             confirmed_dead: instance.confirm_node_dead.clone(),
             fast_detach: context.settings.fast_detach == Switch::Enabled,
             detaching_for: facts::detaching_for(resource, now),
-            lease: None,
-            policy: crate::scene::Policy::default(),
+            lease: lease.and_then(|lease| facts::lease(lease, &context.renewals)),
+            policy: facts::policy(&instance.failover),
             timing: context.timing,
             claim,
         }
@@ -143,6 +156,21 @@ async fn child<K: Kind + Send + Sync + 'static>(
         Some(object) => Ok(Some((*object).clone())),
         None => context.cluster.get(namespace, name).await,
     }
+}
+
+/// What the guard needs.
+async fn guard(context: &Context, instance: &Instance) -> Result<GuardObjects> {
+    if !instance.is_guarded() {
+        return Ok(GuardObjects::default());
+    }
+    let (caches, namespace) = (&context.caches, instance.namespace.as_str());
+    let (name, lease) = (instance.guard_name(), instance.lease_name());
+    Ok(GuardObjects {
+        account: child::<ServiceAccount>(context, &caches.accounts, namespace, &name).await?,
+        role: child::<Role>(context, &caches.roles, namespace, &name).await?,
+        binding: child::<RoleBinding>(context, &caches.bindings, namespace, &name).await?,
+        lease: child::<Lease>(context, &caches.leases, namespace, &lease).await?,
+    })
 }
 
 fn cached_pods(context: &Context, instance: &Instance) -> Vec<Pod> {
@@ -177,7 +205,13 @@ async fn volume(
         return Ok(None);
     };
     // a binding lasts as long as the claim; a volume made by hand may come back under the same name for another one
-    let binding = format!("{}/{}", instance.uid, claim.uid().unwrap_or_default());
+    let class = instance.failover.driver_class;
+    let binding = format!(
+        "{}/{}/{}",
+        instance.uid,
+        claim.uid().unwrap_or_default(),
+        class.map_or("", DriverClass::name)
+    );
     if let Some(known) = context.memory.volume(&binding) {
         return Ok(Some(known));
     }
@@ -188,7 +222,7 @@ async fn volume(
         Some(driver) => context.cluster.get::<CSIDriver>(CLUSTER_WIDE, driver).await?,
         None => None,
     };
-    let facts = facts::volume(&volume, driver.as_ref(), &context.settings.driver_classes);
+    let facts = facts::volume(&volume, driver.as_ref(), class, &context.settings.driver_classes);
     context.memory.remember_volume(binding, facts.clone());
     Ok(Some(facts))
 }

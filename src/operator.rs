@@ -113,7 +113,8 @@ struct Shared {
 impl Shared {
     fn context(&self, namespace: Option<&str>) -> (Arc<Context>, caches::Triggers) {
         let heartbeats = Arc::new(Heartbeats::default());
-        let (caches, triggers) = caches::start(&self.cluster.client(), namespace, heartbeats.clone());
+        let renewals = Arc::new(Heartbeats::default());
+        let (caches, triggers) = caches::start(&self.cluster.client(), namespace, heartbeats.clone(), renewals.clone());
         let door = Tds {
             timeout: self.timing.login,
         };
@@ -124,6 +125,7 @@ impl Shared {
             cluster: self.cluster.clone(),
             caches,
             heartbeats,
+            renewals,
             logins,
             settings: self.settings.clone(),
             identity: self.identity.clone(),

@@ -3,8 +3,12 @@
 //! Every step is idempotent: a crash after any of them is made good by the next pass. What must not be done twice, or is
 //! dangerous, is no step; it is the one [`crate::failover::Act`] of a pass.
 
+mod guard;
+
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use kube::{Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -14,7 +18,7 @@ use crate::desired::{self, INSTANCE_UID, Rendering, TEMPLATE_BUILDER, TEMPLATE_I
 use crate::drift;
 use crate::instance::Instance;
 use crate::settings::Identity;
-use crate::world::{SecretFacts, StorageClassFacts, World, annotation};
+use crate::world::{SecretFacts, StorageClassFacts, World, annotation, is_finished, is_gated};
 
 /// What to do, and what stands in the way.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -51,6 +55,21 @@ pub enum Step {
     },
     /// Apply the Service.
     ApplyService(Box<Service>),
+    /// Apply the guard's account.
+    ApplyServiceAccount(Box<ServiceAccount>),
+    /// Apply the guard's role.
+    ApplyRole(Box<Role>),
+    /// Apply the binding of the two.
+    ApplyRoleBinding(Box<RoleBinding>),
+    /// Make the Lease where there is none.
+    CreateLease(Box<Lease>),
+    /// JSON patch of the Lease: the orders to the guard, or a label that was taken away. Who holds it is never touched here.
+    PatchLease {
+        /// The Lease as judged.
+        lease: Judged,
+        /// What to change.
+        operations: Vec<Value>,
+    },
     /// Apply the Deployment.
     ApplyDeployment(Box<Deployment>),
     /// Only put the number of replicas right, and leave a template that an older operator made alone.
@@ -75,11 +94,17 @@ pub fn plan(world: &World, identity: &Identity) -> Plan {
     secret(world, &mut plan);
     claim(world, &mut plan);
     service(world, &mut plan);
+    guard::plan(world, &mut plan);
     deployment(world, identity, &mut plan);
     plan
 }
 
 impl Plan {
+    /// Whether a pod that waits at the gate may be about to make way for one of another template.
+    pub fn replaces_pods(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::ApplyDeployment(_)))
+    }
+
     fn problem(&mut self, reason: &'static str, message: String) {
         self.problem.get_or_insert(Problem { reason, message });
     }
@@ -338,7 +363,7 @@ fn deployment(world: &World, identity: &Identity, plan: &mut Plan) {
         return plan.steps.push(Step::ApplyDeployment(Box::new(wanted)));
     };
     let same = |key: &str| annotation(stored, key) == annotation(&wanted, key);
-    if same(TEMPLATE_INPUTS) && !same(TEMPLATE_BUILDER) {
+    if same(TEMPLATE_INPUTS) && !same(TEMPLATE_BUILDER) && !is_being_replaced(world) {
         // P7: another version of the operator would render it differently; that alone must not restart a database
         let replicas = stored.spec.as_ref().and_then(|spec| spec.replicas);
         if let Some(judged) = Judged::of(stored).filter(|_| replicas != Some(1)) {
@@ -350,3 +375,20 @@ fn deployment(world: &World, identity: &Identity, plan: &mut Plan) {
         plan.steps.push(Step::ApplyDeployment(Box::new(wanted)));
     }
 }
+
+/// Whether a new template restarts nothing that would not be started anew in any case: no pod is past the gate and there to
+/// stay. A gated pod may go as well, but not the one that the record names: its gate is about to open, and a record of a pod
+/// that never ran asks for proof about every node.
+fn is_being_replaced(world: &World) -> bool {
+    let holder = world.scene.claim.holder.as_ref().map(|holder| holder.pod.as_str());
+    world.pods.iter().filter(|pod| !is_finished(pod)).all(|pod| {
+        if is_gated(pod) {
+            holder.is_none() || pod.metadata.uid.as_deref() != holder
+        } else {
+            pod.metadata.deletion_timestamp.is_some()
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -70,8 +70,12 @@ impl Timing {
     /// From when on a Lease that was not renewed makes the operator log in: so early that both logins have failed, by their timeouts, when
     /// the Lease becomes stale.
     pub fn suspicion(&self) -> Duration {
-        let logins = self.login * LOGIN_FAILURES + LOGIN_RETRY * (LOGIN_FAILURES - 1);
-        self.node_lease_stale.saturating_sub(logins + LOGIN_SLACK)
+        self.node_lease_stale.saturating_sub(self.asking())
+    }
+
+    /// So long before a decision that silence takes, the operator begins to log in.
+    pub fn asking(&self) -> Duration {
+        self.login * LOGIN_FAILURES + LOGIN_RETRY * (LOGIN_FAILURES - 1) + LOGIN_SLACK
     }
 }
 

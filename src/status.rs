@@ -55,6 +55,8 @@ pub fn of(world: &World, plan: &Plan, verdict: &Verdict, failed: Option<&Error>)
     address_assigned(&mut conditions, world, address.as_deref());
     let reachable = conditions::reachable(&world.scene.login);
     conditions.set("DatabaseReachable", reachable.0, reachable.1, &reachable.2);
+    let guarded = conditions::guarded(world);
+    conditions.set("Guarded", guarded.0, guarded.1, &guarded.2);
     let records = record::advance(world, verdict, serving, &previous);
     match &records.current {
         Some(record) => {

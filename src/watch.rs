@@ -1,14 +1,15 @@
 //! The watch caches, and what makes an instance be looked at: an event says "look at this instance", nothing more.
 //! I/O only; decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
 use futures::stream::{self, BoxStream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::Api;
 use kube::runtime::WatchStreamExt as _;
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 
 use crate::api::SqlEdgeInstance;
 use crate::heartbeats::Heartbeats;
+use crate::observe::renewal_key;
 use crate::world::is_stopped;
 
 /// Namespace of the nodes' heartbeats.
@@ -48,40 +50,41 @@ pub struct Caches {
     pub nodes: Store<Node>,
     /// All attachments.
     pub attachments: Store<VolumeAttachment>,
-    /// How many of the watches have delivered their first complete list.
-    synced: Arc<watch::Sender<usize>>,
+    /// Accounts of our guards.
+    pub accounts: Store<ServiceAccount>,
+    /// Roles of our guards.
+    pub roles: Store<Role>,
+    /// Bindings of our guards.
+    pub bindings: Store<RoleBinding>,
+    /// Leases of our instances.
+    pub leases: Store<Lease>,
+    /// How complete they are.
+    pub synced: Synced,
 }
 
-/// Seven caches and the nodes' heartbeats.
-const WATCHES: usize = 8;
+/// How many of the watches have delivered their first complete list.
+#[derive(Clone)]
+pub struct Synced(Arc<watch::Sender<usize>>);
 
-impl Caches {
-    /// Complete caches that somebody else fills: tests decide what a pass sees, and how late.
-    pub fn of(
-        instances: Store<SqlEdgeInstance>,
-        deployments: Store<Deployment>,
-        services: Store<Service>,
-        claims: Store<PersistentVolumeClaim>,
-        pods: Store<Pod>,
-        nodes: Store<Node>,
-        attachments: Store<VolumeAttachment>,
-    ) -> Self {
-        Self {
-            instances,
-            deployments,
-            services,
-            claims,
-            pods,
-            nodes,
-            attachments,
-            synced: Arc::new(watch::Sender::new(WATCHES)),
-        }
+/// Eleven caches and the nodes' heartbeats.
+const WATCHES: usize = 12;
+
+impl Synced {
+    /// Of caches that somebody else fills: tests decide what a pass sees, and how late.
+    pub fn already() -> Self {
+        Self(Arc::new(watch::Sender::new(WATCHES)))
     }
 
+    fn not_yet() -> Self {
+        Self(Arc::new(watch::Sender::new(0)))
+    }
+}
+
+impl Caches {
     /// Resolves when every cache holds its first complete list. Not by the stores' own futures: those wake only one waiter, and the
     /// applier is one already.
     pub async fn ready(&self) {
-        let mut synced = self.synced.subscribe();
+        let mut synced = self.synced.0.subscribe();
         // the sender lives as long as these caches
         let _ = synced.wait_for(|synced| *synced >= WATCHES).await;
     }
@@ -91,9 +94,14 @@ impl Caches {
 pub type Triggers = BoxStream<'static, ObjectRef<SqlEdgeInstance>>;
 
 /// Starts to watch one namespace, or all. The stream drives the caches: whoever holds them must poll it.
-pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeats>) -> (Caches, Triggers) {
+pub fn start(
+    client: &Client,
+    namespace: Option<&str>,
+    heartbeats: Arc<Heartbeats>,
+    renewals: Arc<Heartbeats>,
+) -> (Caches, Triggers) {
     let ours = || config().labels(OURS);
-    let synced = Arc::new(watch::Sender::new(0));
+    let synced = Synced::not_yet();
     let (instances, instance_events) = reflect::<SqlEdgeInstance>(api(client, namespace), config(), |_| {}, &synced);
     let (deployments, deployment_events) = reflect::<Deployment>(api(client, namespace), ours(), |_| {}, &synced);
     let (services, service_events) = reflect::<Service>(api(client, namespace), ours(), |_| {}, &synced);
@@ -102,6 +110,11 @@ pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeat
     let (nodes, node_events) = reflect::<Node>(Api::all(client.clone()), config(), prune_node, &synced);
     let (attachments, attachment_events) =
         reflect::<VolumeAttachment>(Api::all(client.clone()), config(), |_| {}, &synced);
+    let (accounts, account_events) = reflect::<ServiceAccount>(api(client, namespace), ours(), |_| {}, &synced);
+    let (roles, role_events) = reflect::<Role>(api(client, namespace), ours(), |_| {}, &synced);
+    let (bindings, binding_events) = reflect::<RoleBinding>(api(client, namespace), ours(), |_| {}, &synced);
+    // not the Leases of the whole cluster: only those with our label reach us
+    let (leases, lease_events) = reflect::<Lease>(api(client, namespace), ours(), |_| {}, &synced);
 
     let stopped = heartbeats.clone();
     let on_node = instances.clone();
@@ -126,6 +139,12 @@ pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeat
         attachment_events
             .map(move |attachment| of_volume(&on_volume, &attachment))
             .boxed(),
+        account_events.map(|o| by_label(&o)).boxed(),
+        role_events.map(|o| by_label(&o)).boxed(),
+        binding_events.map(|o| by_label(&o)).boxed(),
+        more_than_renewals(noted(lease_events, renewals))
+            .map(|o| by_label(&o))
+            .boxed(),
         follow_heartbeats(client, heartbeats, &synced)
             .map(|()| Vec::new())
             .boxed(),
@@ -140,6 +159,10 @@ pub fn start(client: &Client, namespace: Option<&str>, heartbeats: Arc<Heartbeat
         pods,
         nodes,
         attachments,
+        accounts,
+        roles,
+        bindings,
+        leases,
         synced,
     };
     (caches, triggers)
@@ -164,7 +187,7 @@ fn reflect<K>(
     api: Api<K>,
     config: watcher::Config,
     prune: fn(&mut K),
-    synced: &Arc<watch::Sender<usize>>,
+    synced: &Synced,
 ) -> (Store<K>, BoxStream<'static, K>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
@@ -189,13 +212,11 @@ where
 }
 
 /// Counts a watch once, when its first list is complete.
-fn count_first_list<K>(
-    synced: &Arc<watch::Sender<usize>>,
-) -> impl FnMut(&watcher::Result<watcher::Event<K>>) + Send + 'static {
+fn count_first_list<K>(synced: &Synced) -> impl FnMut(&watcher::Result<watcher::Event<K>>) + Send + 'static {
     let mut synced = Some(synced.clone());
     move |event| {
         if matches!(event, Ok(watcher::Event::InitDone))
-            && let Some(synced) = synced.take()
+            && let Some(Synced(synced)) = synced.take()
         {
             synced.send_modify(|count| *count += 1);
         }
@@ -216,7 +237,7 @@ fn prune_node(node: &mut Node) {
 fn follow_heartbeats(
     client: &Client,
     heartbeats: Arc<Heartbeats>,
-    synced: &Arc<watch::Sender<usize>>,
+    synced: &Synced,
 ) -> impl futures::Stream<Item = ()> + Send + 'static {
     let api: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
     watcher(api, config())
@@ -230,6 +251,53 @@ fn follow_heartbeats(
             Ok(watcher::Event::Init | watcher::Event::InitDone) => {}
             Err(error) => tracing::warn!(kind = "Lease", %error, "watch broke; it is started again"),
         })
+}
+
+/// Each change of an instance's Lease is noted with the time it was seen (O1).
+fn noted(events: BoxStream<'static, Lease>, renewals: Arc<Heartbeats>) -> BoxStream<'static, Lease> {
+    events
+        .inspect(move |lease| renewals.saw(&renewal_key(lease), &lease.resource_version().unwrap_or_default()))
+        .boxed()
+}
+
+/// Without the renewals: a guard renews every second or two, and that changes nothing that a pass would do.
+fn more_than_renewals(events: BoxStream<'static, Lease>) -> impl futures::Stream<Item = Lease> + Send + 'static {
+    let mut seen: HashMap<ObjectRef<Lease>, Lease> = HashMap::new();
+    events.filter(move |lease| {
+        let key = ObjectRef::from_obj(lease);
+        let difference = seen.remove(&key).map(|before| difference(&before, lease));
+        // the event of a deletion carries what was seen last
+        if difference != Some(Difference::None) {
+            seen.insert(key, lease.clone());
+        }
+        std::future::ready(difference != Some(Difference::Renewed))
+    })
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Difference {
+    None,
+    /// Only the time of the renewal.
+    Renewed,
+    More,
+}
+
+fn difference(before: &Lease, after: &Lease) -> Difference {
+    let without = |lease: &Lease, time: bool| {
+        let mut lease = lease.clone();
+        lease.metadata.resource_version = None;
+        if let Some(spec) = lease.spec.as_mut().filter(|_| time) {
+            spec.renew_time = None;
+        }
+        lease
+    };
+    if without(before, false) == without(after, false) {
+        Difference::None
+    } else if without(before, true) == without(after, true) {
+        Difference::Renewed
+    } else {
+        Difference::More
+    }
 }
 
 fn by_label<K: Resource<DynamicType = ()>>(object: &K) -> Vec<ObjectRef<SqlEdgeInstance>> {
@@ -269,4 +337,38 @@ fn of_volume(instances: &Store<SqlEdgeInstance>, attachment: &VolumeAttachment) 
         .filter(|i| uses(i))
         .map(|i| ObjectRef::from_obj(&**i))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn lease(version: &str, renewed: &str, holder: &str) -> Lease {
+        serde_json::from_value(json!({
+            "metadata": {"name": "orders-writer", "namespace": "shop", "resourceVersion": version},
+            "spec": {"holderIdentity": holder, "renewTime": renewed},
+        }))
+        .expect("a Lease")
+    }
+
+    #[test]
+    fn a_renewal_is_no_reason_to_look_and_everything_else_is() {
+        let (early, late) = ("2026-01-01T00:00:00.000000Z", "2026-01-01T00:00:02.000000Z");
+        let events = [
+            lease("1", early, "a"),
+            lease("2", late, "a"),
+            lease("3", early, "a"),
+            lease("4", early, "sealed"),
+            lease("5", late, "sealed"),
+            // it is deleted, and another one of that name is made
+            lease("6", late, "sealed"),
+            lease("7", late, "sealed"),
+        ];
+        let told = more_than_renewals(stream::iter(events).boxed())
+            .map(|lease| lease.resource_version().unwrap_or_default())
+            .collect::<Vec<_>>();
+        assert_eq!(futures::executor::block_on(told), ["1", "4", "6", "7"]);
+    }
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{ContainerStatus, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::jiff::Timestamp;
 
 use crate::api::SqlEdgeInstance;
@@ -23,6 +25,8 @@ pub const HOLDER_NODE_PROVIDED: &str = "sqledge.io/holder-node-provided";
 pub const AVOID_NODES: &str = "sqledge.io/avoid-nodes";
 /// Annotation on the claim: node that a pinned pod could not be placed on.
 pub const PIN_REFUSED: &str = "sqledge.io/pin-refused";
+/// Annotation on the claim: the highest epoch of the instance's Lease that the operator has written.
+pub const EPOCH: &str = "sqledge.io/epoch";
 
 /// One instance and what is around it.
 #[derive(Clone, Debug)]
@@ -45,12 +49,27 @@ pub struct World {
     pub service: Option<Service>,
     /// The Deployment.
     pub deployment: Option<Deployment>,
+    /// What the guard needs; nothing of it is looked up where no guard is wanted.
+    pub guard: GuardObjects,
     /// Our pods, oldest first.
     pub pods: Vec<Pod>,
     /// What the failover decision reads.
     pub scene: Scene,
     /// Version that the engine reported at the last login.
     pub engine_version: Option<String>,
+}
+
+/// What a guard needs of the API server.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GuardObjects {
+    /// Its account.
+    pub account: Option<ServiceAccount>,
+    /// Its role.
+    pub role: Option<Role>,
+    /// The binding of the two.
+    pub binding: Option<RoleBinding>,
+    /// The Lease that decides which pod's engine may write.
+    pub lease: Option<Lease>,
 }
 
 /// What is known about the claim's storage class.
@@ -160,3 +179,6 @@ pub fn is_stopped(pod: &Pod) -> bool {
     // a container that waits may be started any moment, unless the pod is being deleted
     pod.metadata.deletion_timestamp.is_some() && engines.len() == spec && all.into_iter().all(ended)
 }
+
+#[cfg(test)]
+pub mod samples;

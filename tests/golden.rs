@@ -8,7 +8,9 @@ use serde::Serialize;
 use serde_json::json;
 use sqledge_operator::api::SqlEdgeInstance;
 use sqledge_operator::desired::{self, Rendering};
+use sqledge_operator::driver_class::DriverClass;
 use sqledge_operator::instance::Instance;
+use sqledge_operator::lease::Record;
 
 const VOLUME_ID: &str = "5f0c6a1e9d3b47288c1f5a7e2b904d63";
 
@@ -72,7 +74,26 @@ fn full() -> Instance {
             { "name": "NODE", "valueFrom": { "fieldRef": { "fieldPath": "spec.nodeName" } } },
         ],
         "terminationGracePeriodSeconds": 120,
+        "failover": {
+            "guard": "Enabled",
+            "proof": "Lease",
+            "lease": "Always",
+            "renewSeconds": 1,
+            "stopAfterSeconds": 5,
+            "takeoverAfterSeconds": 8,
+            "onApiLoss": "Stop",
+            "driverClass": "Busy",
+        },
         "deletionPolicy": "Delete",
+    }))
+}
+
+/// An engine by itself.
+fn unguarded() -> Instance {
+    instance(&json!({
+        "acceptEula": true,
+        "image": "registry.example/engine:2.0",
+        "failover": { "guard": "Disabled" },
     }))
 }
 
@@ -118,6 +139,7 @@ fn the_deployment_is_as_committed() {
     check("minimal-deployment", &deployment(&minimal()));
     check("full-deployment", &deployment(&full()));
     check("adopting-deployment", &deployment(&adopting()));
+    check("unguarded-deployment", &deployment(&unguarded()));
 }
 
 #[test]
@@ -137,4 +159,19 @@ fn the_claim_is_as_committed_and_there_is_none_beside_the_users_own() {
 #[test]
 fn the_secret_is_as_committed() {
     check("minimal-secret", &desired::secret(&minimal(), "an-Example-1"));
+}
+
+#[test]
+fn what_the_guard_needs_is_as_committed_and_there_is_nothing_where_there_is_no_guard() {
+    let orders = desired::orders(&full().failover, DriverClass::Busy);
+    let beginning = Record::anew(None, 0, orders);
+    check("full-serviceaccount", &desired::service_account(&full()));
+    check("full-role", &desired::role(&full()));
+    check("full-rolebinding", &desired::role_binding(&full()));
+    check("full-lease", &desired::lease(&full(), &beginning));
+    let instance = unguarded();
+    assert_eq!(desired::service_account(&instance), None);
+    assert_eq!(desired::role(&instance), None);
+    assert_eq!(desired::role_binding(&instance), None);
+    assert_eq!(desired::lease(&instance, &beginning), None);
 }

@@ -83,7 +83,61 @@ fn accepted() -> Vec<Value> {
         spec(
             &json!({ "env": [{ "name": "MSSQL_MEMORY_LIMIT_MB", "value": "2048" }, { "name": "ACCEPT_EULA_2", "value": "Y" }] }),
         ),
+        failover(&json!({})),
+        failover(&json!({ "guard": "Disabled", "lease": "Auto", "onApiLoss": "Auto", "proof": "Manual" })),
+        failover(&json!({ "guard": "Disabled", "lease": "Never", "onApiLoss": "Continue" })),
+        failover(&json!({ "guard": "Enabled", "lease": "Always", "onApiLoss": "Continue" })),
+        failover(&json!({ "proof": "Lease" })),
+        failover(&json!({ "proof": "Lease", "lease": "Always", "onApiLoss": "Stop", "driverClass": "Unknown" })),
+        failover(&json!({ "lease": "Always", "renewSeconds": 1, "stopAfterSeconds": 5, "takeoverAfterSeconds": 8 })),
+        failover(&json!({ "renewSeconds": 3 })),
+        failover(&json!({ "stopAfterSeconds": 12 })),
+        failover(&json!({ "takeoverAfterSeconds": 13 })),
+        failover(&json!({ "renewSeconds": 1, "stopAfterSeconds": 3, "takeoverAfterSeconds": 6 })),
     ]
+}
+
+/// The least a user must write, and settings of the failover.
+fn failover(settings: &Value) -> Value {
+    spec(&json!({ "failover": settings }))
+}
+
+/// Failover settings that must be rejected, with the field that the message names.
+fn rejected_failover() -> Vec<(Value, &'static str)> {
+    [
+        (
+            json!({ "takeoverAfterSeconds": 12 }),
+            "spec.failover.takeoverAfterSeconds",
+        ),
+        (json!({ "stopAfterSeconds": 13 }), "spec.failover.takeoverAfterSeconds"),
+        (
+            json!({ "renewSeconds": 1, "stopAfterSeconds": 5, "takeoverAfterSeconds": 7 }),
+            "spec.failover.takeoverAfterSeconds",
+        ),
+        (
+            json!({ "stopAfterSeconds": 600, "takeoverAfterSeconds": 614 }),
+            "spec.failover.takeoverAfterSeconds",
+        ),
+        (json!({ "renewSeconds": 4 }), "spec.failover.renewSeconds"),
+        (json!({ "stopAfterSeconds": 5 }), "spec.failover.renewSeconds"),
+        (json!({ "proof": "Lease", "guard": "Disabled" }), "spec.failover.proof"),
+        (json!({ "proof": "Lease", "lease": "Never" }), "spec.failover.proof"),
+        (
+            json!({ "proof": "Lease", "onApiLoss": "Continue" }),
+            "spec.failover.onApiLoss",
+        ),
+        (json!({ "lease": "Always", "guard": "Disabled" }), "spec.failover.lease"),
+        (
+            json!({ "onApiLoss": "Stop", "guard": "Disabled" }),
+            "spec.failover.onApiLoss",
+        ),
+        (
+            json!({ "onApiLoss": "Stop", "lease": "Never" }),
+            "spec.failover.onApiLoss",
+        ),
+    ]
+    .map(|(settings, field)| (failover(&settings), field))
+    .into()
 }
 
 /// Resources that must be rejected when they are created, with the field that the message names.
@@ -160,6 +214,7 @@ fn rejected() -> Vec<(Value, &'static str)> {
         (json!({ "imagePullSecrets": [{ "name": "" }] }), "spec.imagePullSecrets"),
     ];
     cases.extend(more.map(|(more, field)| (spec(&more), field)));
+    cases.extend(rejected_failover());
     let reserved = [
         "ACCEPT_EULA",
         "MSSQL_SA_PASSWORD",
@@ -172,6 +227,7 @@ fn rejected() -> Vec<(Value, &'static str)> {
         "MSSQL_TCP_PORT",
         "MSSQL_IP_ADDRESS",
         "MSSQL_MASTER_DATA_FILE",
+        "SQLEDGE_POD_UID",
     ];
     cases.extend(reserved.map(|name| (spec(&json!({ "env": [{ "name": name, "value": "x" }] })), "spec.env")));
     cases
@@ -361,6 +417,7 @@ fn the_stored_spec_gets_no_defaults() {
     let ours = [
         "storage",
         "service",
+        "failover",
         "saPasswordSecretRef",
         "agent",
         "deletionPolicy",
@@ -377,6 +434,7 @@ fn the_stored_spec_gets_no_defaults() {
 fn enumerations_list_names_only_and_keep_their_description() {
     let schema = schema();
     let spec = &schema["properties"]["spec"]["properties"];
+    let of_failover = &spec["failover"]["properties"];
     for (field, names) in [
         (&spec["agent"], json!(["Enabled", "Disabled"])),
         (&spec["deletionPolicy"], json!(["Retain", "Delete"])),
@@ -387,6 +445,14 @@ fn enumerations_list_names_only_and_keep_their_description() {
         (
             &spec["service"]["properties"]["externalTrafficPolicy"],
             json!(["Cluster", "Local"]),
+        ),
+        (&of_failover["guard"], json!(["Enabled", "Disabled"])),
+        (&of_failover["proof"], json!(["Storage", "Lease", "Manual"])),
+        (&of_failover["lease"], json!(["Auto", "Always", "Never"])),
+        (&of_failover["onApiLoss"], json!(["Auto", "Stop", "Continue"])),
+        (
+            &of_failover["driverClass"],
+            json!(["Revoke", "Quorum", "Busy", "NeedsFence", "Local", "Unknown"]),
         ),
     ] {
         assert_eq!(field["enum"], names, "{field}");

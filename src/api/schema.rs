@@ -9,10 +9,10 @@ use kube::core::{Reason, Rule};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde_json::{Map, Value};
 
-use super::AccessMode;
+use super::{AccessMode, RENEW_SECONDS, STOP_AFTER_SECONDS, TAKEOVER_AFTER_SECONDS};
 
 /// Environment variables of the engine that belong to a field, and that field. `instance` checks the same table.
-pub(crate) const RESERVED_ENV: [(&str, &str); 11] = [
+pub(crate) const RESERVED_ENV: [(&str, &str); 12] = [
     ("ACCEPT_EULA", "spec.acceptEula"),
     ("MSSQL_SA_PASSWORD", "spec.saPasswordSecretRef"),
     ("SA_PASSWORD", "spec.saPasswordSecretRef"),
@@ -32,6 +32,7 @@ pub(crate) const RESERVED_ENV: [(&str, &str); 11] = [
         "MSSQL_MASTER_DATA_FILE",
         "nothing: the file stays in /var/opt/mssql/data",
     ),
+    ("SQLEDGE_POD_UID", "nothing: it is the guard's"),
 ];
 
 /// The schema of `T` without the descriptions inside it: Kubernetes' own texts are 80 % of the definition's size, and the
@@ -296,4 +297,67 @@ pub(super) fn source_ranges_are_cidrs() -> Rule {
         "self.all(r, isCIDR(r))",
         "spec.service.loadBalancerSourceRanges needs CIDR ranges: write them such as 192.0.2.0/24",
     )
+}
+
+// -- failover ---------------------------------------------------------------------------------------------------------
+
+/// A number of seconds, with its default where it is unset.
+fn seconds(field: &str, default: i32) -> String {
+    format!("(has(self.{field}) ? self.{field} : {default})")
+}
+
+const GUARDED: &str = "(!has(self.guard) || self.guard == 'Enabled')";
+
+/// The guard measures from before it sends a renewal, the operator from after it has seen one; each by its own clock, of
+/// which either may be wrong by 1 %. The two seconds are for killing the engine (1) and as a margin (1).
+pub(super) fn takeover_outlasts_the_stop() -> Rule {
+    let stop = seconds("stopAfterSeconds", STOP_AFTER_SECONDS);
+    let takeover = seconds("takeoverAfterSeconds", TAKEOVER_AFTER_SECONDS);
+    rule(
+        format!("101 * {stop} + 200 <= 99 * {takeover}"),
+        "spec.failover.takeoverAfterSeconds (unset: 15) must outlast stopAfterSeconds (unset: 10) by 2 seconds and 2 %: raise it, or lower stopAfterSeconds",
+    )
+    .field_path(".takeoverAfterSeconds")
+}
+
+pub(super) fn several_renewals_fit_before_the_stop() -> Rule {
+    let renew = seconds("renewSeconds", RENEW_SECONDS);
+    let stop = seconds("stopAfterSeconds", STOP_AFTER_SECONDS);
+    rule(
+        format!("3 * {renew} <= {stop}"),
+        "spec.failover.renewSeconds (unset: 2) must be at most a third of stopAfterSeconds (unset: 10), so that one lost renewal stops nothing: lower it, or raise stopAfterSeconds",
+    )
+    .field_path(".renewSeconds")
+}
+
+pub(super) fn a_lease_proves_only_what_a_renewing_guard_promises() -> Rule {
+    rule(
+        format!("!has(self.proof) || self.proof != 'Lease' || ({GUARDED} && (!has(self.lease) || self.lease != 'Never'))"),
+        "spec.failover.proof Lease needs a guard that renews: set guard to Enabled and lease to Auto or Always, or choose another proof",
+    )
+    .field_path(".proof")
+}
+
+pub(super) fn a_lease_proves_nothing_about_an_engine_that_continues() -> Rule {
+    rule(
+        "!has(self.onApiLoss) || self.onApiLoss != 'Continue' || !has(self.proof) || self.proof != 'Lease'",
+        "spec.failover.onApiLoss Continue leaves the engine writing when the Lease runs out, which proof Lease takes for a proof: set it to Stop or Auto, or choose another proof",
+    )
+    .field_path(".onApiLoss")
+}
+
+pub(super) fn only_a_guard_renews() -> Rule {
+    rule(
+        format!("!has(self.lease) || self.lease != 'Always' || {GUARDED}"),
+        "spec.failover.lease Always needs a guard that renews: set guard to Enabled, or lease to Auto or Never",
+    )
+    .field_path(".lease")
+}
+
+pub(super) fn only_a_renewing_guard_can_stop() -> Rule {
+    rule(
+        format!("!has(self.onApiLoss) || self.onApiLoss != 'Stop' || ({GUARDED} && (!has(self.lease) || self.lease != 'Never'))"),
+        "spec.failover.onApiLoss Stop needs a guard that renews, because only that one notices: set guard to Enabled and lease to Auto or Always, or onApiLoss to Auto",
+    )
+    .field_path(".onApiLoss")
 }

@@ -1,8 +1,8 @@
 //! The containers of the pod: one that checks the volume before the engine may touch it, and the engine.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, Probe, SecretKeySelector,
-    SecurityContext, VolumeMount,
+    Capabilities, Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, ObjectFieldSelector, Pod, Probe,
+    SecretKeySelector, SecurityContext, VolumeMount,
 };
 
 use super::PASSWORD_KEY;
@@ -18,11 +18,26 @@ pub const VOLUME_CHECK_CONTAINER: &str = "volume-check";
 
 pub(super) const DATA_VOLUME: &str = "data";
 pub(super) const GUARD_VOLUME: &str = "guard";
+pub(super) const HEARTBEAT_VOLUME: &str = "heartbeat";
+pub(super) const TOKEN_VOLUME: &str = "guard-token";
 
 /// Where every engine keeps its files.
 const DATA_PATH: &str = "/var/opt/mssql";
 
 const GUARD_PATH: &str = "/sqledge";
+
+/// Where the init container leaves the guard.
+const GUARD: &str = "/sqledge/sqledge-guard";
+
+/// The engine itself.
+const ENGINE: &str = "/opt/mssql/bin/sqlservr";
+
+/// The guard's sign of life: in memory, because it must not depend on a disk whether a database is restarted.
+const HEARTBEAT_PATH: &str = "/run/sqledge";
+const HEARTBEAT: &str = "/run/sqledge/heartbeat";
+
+/// Where every client of the API server looks for its token.
+const TOKEN_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Checks the marker on the volume and leaves the guard where the engine's container finds it.
 ///
@@ -67,14 +82,14 @@ pub(super) fn volume_check(instance: &Instance, rendering: &Rendering) -> Contai
     }
 }
 
-/// The engine.
+/// The engine, under a guard or by itself.
 pub(super) fn engine(instance: &Instance, rendering: &Rendering) -> Container {
-    Container {
+    let alone = Container {
         name: ENGINE_CONTAINER.to_owned(),
         image: Some(instance.image.clone()),
         // The entry point of SQL Server images since 2022 CU18 does not pass SIGTERM on: the engine would be killed at the
         // end of each grace period and recover at each start.
-        command: Some(strings(&["/opt/mssql/bin/sqlservr"])),
+        command: Some(strings(&[ENGINE])),
         env: Some(environment(instance, rendering)),
         ports: Some(vec![ContainerPort {
             name: Some("sql".to_owned()),
@@ -89,15 +104,69 @@ pub(super) fn engine(instance: &Instance, rendering: &Rendering) -> Container {
         readiness_probe: Some(readiness()),
         volume_mounts: Some(vec![
             mount(DATA_VOLUME, DATA_PATH),
-            VolumeMount {
-                read_only: Some(true),
-                ..mount(GUARD_VOLUME, GUARD_PATH)
-            },
+            read_only(mount(GUARD_VOLUME, GUARD_PATH)),
         ]),
         // an engine that stops says why in its last lines, and the status repeats them
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Container::default()
+    };
+    if instance.is_guarded() {
+        guarded(instance, alone)
+    } else {
+        alone
     }
+}
+
+/// The same under a guard, which is process 1 and starts the engine once the Lease is its own. It waits for a slow start,
+/// restarts a hung engine and records the first answer, so the kubelet has only the guard itself to watch.
+fn guarded(instance: &Instance, mut engine: Container) -> Container {
+    let (lease, port) = (instance.lease_name(), ENGINE_PORT.to_string());
+    let guard = [
+        GUARD,
+        "run",
+        "--namespace",
+        &instance.namespace,
+        "--lease",
+        &lease,
+        "--volume",
+        DATA_PATH,
+        "--port",
+        &port,
+        "--heartbeat",
+        HEARTBEAT,
+        "--",
+        ENGINE,
+    ];
+    engine.command = Some(strings(&guard));
+    engine.startup_probe = None;
+    engine.liveness_probe = Some(exec(&[GUARD, "alive", "--heartbeat", HEARTBEAT], liveness()));
+    engine.env.get_or_insert_default().push(EnvVar {
+        name: "SQLEDGE_POD_UID".to_owned(),
+        value: None,
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                api_version: None,
+                field_path: "metadata.uid".to_owned(),
+            }),
+            ..EnvVarSource::default()
+        }),
+    });
+    engine.volume_mounts.get_or_insert_default().extend([
+        mount(HEARTBEAT_VOLUME, HEARTBEAT_PATH),
+        read_only(mount(TOKEN_VOLUME, TOKEN_PATH)),
+    ]);
+    engine
+}
+
+/// Whether a pod was made with a guard; one from before there was a guard, or from a resource without one, was not.
+pub fn has_guard(pod: &Pod) -> bool {
+    let engine = pod.spec.as_ref().and_then(|spec| {
+        spec.containers
+            .iter()
+            .find(|container| container.name == ENGINE_CONTAINER)
+    });
+    let command = engine.and_then(|engine| engine.command.as_deref()).unwrap_or_default();
+    matches!(command, [program, verb, ..] if program == GUARD && verb == "run")
 }
 
 fn environment(instance: &Instance, rendering: &Rendering) -> Vec<EnvVar> {
@@ -151,7 +220,7 @@ fn startup() -> Probe {
     }
 }
 
-/// A hung engine is restarted where it is. Ten seconds to stop are plenty for a process that answers nothing.
+/// A hung engine, or guard, is restarted where it is. Ten seconds to stop are plenty for a process that answers nothing.
 fn liveness() -> Probe {
     Probe {
         period_seconds: Some(5),
@@ -174,14 +243,25 @@ fn readiness() -> Probe {
 /// kernel does that, and not every image has a client to log in with.
 fn probe(more: &[&str]) -> Probe {
     let port = ENGINE_PORT.to_string();
-    let mut command = vec!["/sqledge/sqledge-guard", "probe", "--port", &port];
+    let mut command = vec![GUARD, "probe", "--port", &port];
     command.extend(more);
+    exec(&command, Probe::default())
+}
+
+fn exec(command: &[&str], probe: Probe) -> Probe {
     Probe {
         exec: Some(ExecAction {
-            command: Some(strings(&command)),
+            command: Some(strings(command)),
         }),
         timeout_seconds: Some(3),
-        ..Probe::default()
+        ..probe
+    }
+}
+
+fn read_only(mount: VolumeMount) -> VolumeMount {
+    VolumeMount {
+        read_only: Some(true),
+        ..mount
     }
 }
 

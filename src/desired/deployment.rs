@@ -7,18 +7,23 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy};
 use k8s_openapi::api::core::v1::{
-    EmptyDirVolumeSource, PersistentVolumeClaimVolumeSource, PodSchedulingGate, PodSecurityContext, PodSpec,
-    PodTemplateSpec, SeccompProfile, Toleration, Volume,
+    ConfigMapProjection, EmptyDirVolumeSource, KeyToPath, PersistentVolumeClaimVolumeSource, PodSchedulingGate,
+    PodSecurityContext, PodSpec, PodTemplateSpec, ProjectedVolumeSource, SeccompProfile, ServiceAccountTokenProjection,
+    Toleration, Volume, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 
-use super::container::{DATA_VOLUME, GUARD_VOLUME, engine, volume_check};
+use super::container::{DATA_VOLUME, GUARD_VOLUME, HEARTBEAT_VOLUME, TOKEN_VOLUME, engine, volume_check};
 use super::{TEMPLATE_BUILDER, TEMPLATE_INPUTS, VOLUME_FENCE, inputs::template_inputs, owned};
 use crate::instance::Instance;
 
 /// User and group of the engine in every image since 2019.
 const ENGINE_USER: i64 = 10_001;
+
+/// A day. The kubelet replaces the token after 80 % of that; a guard whose kubelet has died keeps a valid one for five hours
+/// at least, and a database that goes on serving on such a node need not stop for want of a token. It is bound to the pod.
+const TOKEN_SECONDS: i64 = 86_400;
 
 const ARCHITECTURE: &str = "kubernetes.io/arch";
 
@@ -88,32 +93,79 @@ fn pod(instance: &Instance, rendering: &Rendering) -> PodSpec {
         priority_class_name: instance.priority_class_name.clone(),
         image_pull_secrets: some(&instance.image_pull_secrets),
         security_context: Some(instance.pod_security_context.clone().unwrap_or_else(security_context)),
-        // the database talks to clients, not to the API server, and needs no list of the namespace's Services
+        service_account_name: instance.is_guarded().then(|| instance.guard_name()),
+        // The database talks to clients, not to the API server; the guard's token is a volume of its container alone. Nor does
+        // it need a list of the namespace's Services.
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(instance.termination_grace_period_seconds),
         init_containers: Some(vec![volume_check(instance, rendering)]),
         containers: vec![engine(instance, rendering)],
-        volumes: Some(vec![
-            Volume {
-                name: DATA_VOLUME.to_owned(),
-                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                    claim_name: instance.claim_name.clone(),
-                    read_only: None,
-                }),
-                ..Volume::default()
-            },
-            Volume {
-                name: GUARD_VOLUME.to_owned(),
-                // one program; the limit only keeps a mistake from filling the node's disk
-                empty_dir: Some(EmptyDirVolumeSource {
-                    size_limit: Some(Quantity("64Mi".to_owned())),
-                    medium: None,
-                }),
-                ..Volume::default()
-            },
-        ]),
+        volumes: Some(volumes(instance)),
         ..PodSpec::default()
+    }
+}
+
+fn volumes(instance: &Instance) -> Vec<Volume> {
+    let mut volumes = vec![
+        Volume {
+            name: DATA_VOLUME.to_owned(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: instance.claim_name.clone(),
+                read_only: None,
+            }),
+            ..Volume::default()
+        },
+        // one program; the limit only keeps a mistake from filling the node's disk
+        empty_dir(GUARD_VOLUME, None, "64Mi"),
+    ];
+    if instance.is_guarded() {
+        volumes.push(empty_dir(HEARTBEAT_VOLUME, Some("Memory"), "1Mi"));
+        volumes.push(token());
+    }
+    volumes
+}
+
+fn empty_dir(name: &str, medium: Option<&str>, limit: &str) -> Volume {
+    Volume {
+        name: name.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource {
+            size_limit: Some(Quantity(limit.to_owned())),
+            medium: medium.map(str::to_owned),
+        }),
+        ..Volume::default()
+    }
+}
+
+/// What the guard needs to speak with the API server: a token that is worthless once the pod is gone, and the authority.
+fn token() -> Volume {
+    let token = VolumeProjection {
+        service_account_token: Some(ServiceAccountTokenProjection {
+            path: "token".to_owned(),
+            expiration_seconds: Some(TOKEN_SECONDS),
+            audience: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    let authority = VolumeProjection {
+        config_map: Some(ConfigMapProjection {
+            name: "kube-root-ca.crt".to_owned(),
+            items: Some(vec![KeyToPath {
+                key: "ca.crt".to_owned(),
+                path: "ca.crt".to_owned(),
+                mode: None,
+            }]),
+            optional: None,
+        }),
+        ..VolumeProjection::default()
+    };
+    Volume {
+        name: TOKEN_VOLUME.to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some(vec![token, authority]),
+            default_mode: None,
+        }),
+        ..Volume::default()
     }
 }
 

@@ -8,7 +8,8 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::instance::Instance;
+use crate::api::Guard;
+use crate::instance::{Failover, Instance};
 
 /// Fingerprint of everything in the resource that reaches the pod template.
 ///
@@ -40,6 +41,7 @@ pub fn template_inputs(instance: &Instance, volume_id: &str, secret_key: &str) -
         security_context,
         env,
         termination_grace_period_seconds,
+        failover,
         // reach other children, or the operator alone
         namespace: _,
         uid: _,
@@ -59,6 +61,19 @@ pub fn template_inputs(instance: &Instance, volume_id: &str, secret_key: &str) -
         deletion_policy: _,
         confirm_node_dead: _,
     } = instance;
+
+    let Failover {
+        guard,
+        // reach the guard by its Lease
+        lease: _,
+        renew_seconds: _,
+        stop_after_seconds: _,
+        takeover_after_seconds: _,
+        on_api_loss: _,
+        // reach the operator alone
+        proof: _,
+        driver_class: _,
+    } = failover;
 
     let mut fingerprint = Fingerprint::new();
     let mut add = |name: &str, value: Value| {
@@ -91,6 +106,8 @@ pub fn template_inputs(instance: &Instance, volume_id: &str, secret_key: &str) -
     add("securityContext", json(security_context));
     add("env", json(env));
     add("terminationGracePeriodSeconds", json(termination_grace_period_seconds));
+    // left out where it is not asked for: databases that run without a guard, from before there was one, are not to restart
+    add("guard", json(&(*guard == Guard::Disabled).then_some(guard)));
     fingerprint.finish()
 }
 

@@ -89,6 +89,16 @@ fn changes() -> Vec<(Value, bool)> {
         (json!({ "terminationGracePeriodSeconds": 61 }), true),
         (json!({ "terminationGracePeriodSeconds": 60 }), false),
         (json!({ "deletionPolicy": "Delete" }), false),
+        (json!({ "failover": { "guard": "Disabled" } }), true),
+        (json!({ "failover": { "guard": "Enabled" } }), false),
+        (
+            json!({ "failover": { "lease": "Always", "renewSeconds": 1, "stopAfterSeconds": 5, "takeoverAfterSeconds": 8 } }),
+            false,
+        ),
+        (
+            json!({ "failover": { "proof": "Lease", "onApiLoss": "Stop", "driverClass": "Quorum" } }),
+            false,
+        ),
     ]
 }
 

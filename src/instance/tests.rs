@@ -3,8 +3,11 @@
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use serde_json::{Value, json};
 
-use super::{Instance, Invalid};
-use crate::api::{AccessMode, Agent, DeletionPolicy, ServiceType, SqlEdgeInstance};
+use super::{Failover, Instance, Invalid};
+use crate::api::{
+    AccessMode, Agent, DeletionPolicy, Guard, LeaseRenewal, OnApiLoss, Proof, ServiceType, SqlEdgeInstance,
+};
+use crate::driver_class::DriverClass;
 
 fn resource(name: &str, more: &Value) -> SqlEdgeInstance {
     let mut spec = json!({ "acceptEula": true, "image": "registry.example/engine:1" });
@@ -272,4 +275,109 @@ fn the_word_of_a_human_is_read_from_the_annotation() {
 fn a_toleration_with_a_limit_is_fine_where_it_is_not_about_failed_nodes() {
     let more = json!({ "tolerations": [{ "key": "maintenance", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60 }] });
     parse(&more).expect("valid");
+}
+
+#[test]
+fn failover_has_a_guard_and_safe_times_unless_the_user_says_otherwise() {
+    let usual = Failover {
+        guard: Guard::Enabled,
+        proof: Proof::Storage,
+        lease: LeaseRenewal::Auto,
+        renew_seconds: 2,
+        stop_after_seconds: 10,
+        takeover_after_seconds: 15,
+        on_api_loss: OnApiLoss::Auto,
+        driver_class: None,
+    };
+    assert_eq!(parse(&json!({})).expect("valid").failover, usual);
+    assert_eq!(parse(&json!({ "failover": {} })).expect("valid").failover, usual);
+    let all = json!({ "failover": { "guard": "Enabled", "proof": "Lease", "lease": "Always", "renewSeconds": 1,
+        "stopAfterSeconds": 5, "takeoverAfterSeconds": 8, "onApiLoss": "Stop", "driverClass": "Quorum" } });
+    assert_eq!(
+        parse(&all).expect("valid").failover,
+        Failover {
+            guard: Guard::Enabled,
+            proof: Proof::Lease,
+            lease: LeaseRenewal::Always,
+            renew_seconds: 1,
+            stop_after_seconds: 5,
+            takeover_after_seconds: 8,
+            on_api_loss: OnApiLoss::Stop,
+            driver_class: Some(DriverClass::Quorum),
+        }
+    );
+}
+
+#[test]
+fn each_invalid_failover_setting_is_refused_with_a_sentence_that_names_its_field() {
+    let failover = |settings: Value| json!({ "failover": settings });
+    refuses(&[
+        (failover(json!({ "renewSeconds": 0 })), "spec.failover.renewSeconds"),
+        (failover(json!({ "renewSeconds": -2 })), "spec.failover.renewSeconds"),
+        (failover(json!({ "renewSeconds": 4 })), "spec.failover.renewSeconds"),
+        (
+            failover(json!({ "renewSeconds": 61, "stopAfterSeconds": 600, "takeoverAfterSeconds": 900 })),
+            "spec.failover.renewSeconds",
+        ),
+        (
+            failover(json!({ "renewSeconds": 1, "stopAfterSeconds": 2 })),
+            "spec.failover.stopAfterSeconds",
+        ),
+        (
+            failover(json!({ "stopAfterSeconds": 601 })),
+            "spec.failover.stopAfterSeconds",
+        ),
+        (
+            failover(json!({ "takeoverAfterSeconds": i32::MAX })),
+            "spec.failover.takeoverAfterSeconds",
+        ),
+        (
+            failover(json!({ "takeoverAfterSeconds": 5 })),
+            "spec.failover.takeoverAfterSeconds",
+        ),
+        (
+            failover(json!({ "takeoverAfterSeconds": 12 })),
+            "spec.failover.takeoverAfterSeconds",
+        ),
+        (
+            failover(json!({ "stopAfterSeconds": 13 })),
+            "spec.failover.takeoverAfterSeconds",
+        ),
+        (
+            failover(json!({ "renewSeconds": 1, "stopAfterSeconds": 5, "takeoverAfterSeconds": 7 })),
+            "spec.failover.takeoverAfterSeconds",
+        ),
+        (
+            failover(json!({ "guard": "Disabled", "proof": "Lease" })),
+            "spec.failover.proof",
+        ),
+        (
+            failover(json!({ "lease": "Never", "proof": "Lease" })),
+            "spec.failover.proof",
+        ),
+        (
+            failover(json!({ "onApiLoss": "Continue", "proof": "Lease" })),
+            "spec.failover.onApiLoss",
+        ),
+        (
+            failover(json!({ "guard": "Disabled", "lease": "Always" })),
+            "spec.failover.lease",
+        ),
+        (
+            failover(json!({ "guard": "Disabled", "onApiLoss": "Stop" })),
+            "spec.failover.onApiLoss",
+        ),
+        (
+            failover(json!({ "lease": "Never", "onApiLoss": "Stop" })),
+            "spec.failover.onApiLoss",
+        ),
+    ]);
+}
+
+#[test]
+fn the_shortest_times_that_are_safe_are_accepted() {
+    for (renew, stop, takeover) in [(1, 3, 6), (1, 5, 8), (2, 10, 13), (60, 600, 900)] {
+        let settings = json!({ "failover": { "renewSeconds": renew, "stopAfterSeconds": stop, "takeoverAfterSeconds": takeover } });
+        assert!(parse(&settings).is_ok(), "{settings}");
+    }
 }

@@ -3,17 +3,20 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Affinity, Node, PersistentVolume, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::{CSIDriver, VolumeAttachment};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
 
-use crate::api::SqlEdgeInstance;
+use crate::api::{self, LeaseRenewal, SqlEdgeInstance};
 use crate::cluster::Judged;
+use crate::desired;
 use crate::driver_class::{self, DriverClass};
 use crate::heartbeats::Heartbeats;
-use crate::instance::Instance;
-use crate::scene::{Attachment, Claim, Holder, NodeFacts, NodeReady, PodFacts, Volume};
+use crate::instance::{Failover, Instance};
+use crate::lease::Record;
+use crate::scene::{Attachment, Claim, Holder, LeaseFacts, NodeFacts, NodeReady, PodFacts, Policy, Proof, Volume};
 use crate::world::{
     AVOID_NODES, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, annotation, is_finished, is_gated,
 };
@@ -58,14 +61,44 @@ pub fn claim(instance: &Instance, claim: Option<&PersistentVolumeClaim>, heartbe
     }
 }
 
+/// By what the renewals of an instance's Lease are known.
+pub fn renewal_key(lease: &Lease) -> String {
+    format!("{}/{}", lease.namespace().unwrap_or_default(), lease.name_any())
+}
+
+/// The Lease, and for how long it has been seen unchanged (O1); one that was never seen before begins now.
+pub fn lease(lease: &Lease, renewals: &Heartbeats) -> Option<LeaseFacts> {
+    let key = renewal_key(lease);
+    renewals.saw(&key, &lease.resource_version().unwrap_or_default());
+    Some(LeaseFacts {
+        judged: Judged::of(lease)?,
+        record: Record::of(lease),
+        unchanged: renewals.of(&key).map(|beat| beat.unchanged).unwrap_or_default(),
+    })
+}
+
+/// What the resource asks of a failover.
+pub fn policy(failover: &Failover) -> Policy {
+    Policy {
+        proof: match failover.proof {
+            api::Proof::Storage => Proof::Storage,
+            api::Proof::Lease => Proof::Lease,
+            api::Proof::Manual => Proof::Manual,
+        },
+        moves_while_it_answers: failover.lease == LeaseRenewal::Always,
+    }
+}
+
 /// The CSI driver of a volume.
 pub fn driver(volume: &PersistentVolume) -> Option<&str> {
     Some(volume.spec.as_ref()?.csi.as_ref()?.driver.as_str())
 }
 
+/// `class` is the word of the instance's owner, `classes` that of the administrator.
 pub fn volume(
     volume: &PersistentVolume,
     driver: Option<&CSIDriver>,
+    class: Option<DriverClass>,
     classes: &BTreeMap<String, DriverClass>,
 ) -> Volume {
     let csi = volume.spec.as_ref().and_then(|spec| spec.csi.as_ref());
@@ -75,7 +108,7 @@ pub fn volume(
         // nothing is ever attached, so "the attachment is gone" says nothing, whatever the administrator declared
         DriverClass::Unknown
     } else {
-        driver_class::classify(self::driver(volume), classes)
+        class.unwrap_or_else(|| driver_class::classify(self::driver(volume), classes))
     };
     Volume {
         name: volume.name_any(),
@@ -134,7 +167,7 @@ pub fn pod(pod: &Pod, instance: &Instance, now: Timestamp) -> PodFacts {
         judged: judged(pod),
         ours: is_ours(pod, instance),
         gated: is_gated(pod),
-        guarded: false,
+        guarded: desired::has_guard(pod),
         node: spec.node_name,
         deleting: pod.metadata.deletion_timestamp.is_some(),
         finished: is_finished(pod),
@@ -274,7 +307,7 @@ mod tests {
             )
             .expect("a driver")
         };
-        let class = |pv: &PersistentVolume, driver: Option<&CSIDriver>| volume(pv, driver, &declared).class;
+        let class = |pv: &PersistentVolume, driver: Option<&CSIDriver>| volume(pv, driver, None, &declared).class;
         assert_eq!(class(&csi, None), DriverClass::Revoke);
         assert_eq!(class(&csi, Some(&attaches(None))), DriverClass::Revoke);
         assert_eq!(class(&csi, Some(&attaches(Some(true)))), DriverClass::Revoke);
@@ -295,5 +328,21 @@ mod tests {
             class(&a_volume(&json!({"nfs": {"path": "/x", "server": "s"}})), None),
             DriverClass::Unknown
         );
+    }
+
+    #[test]
+    fn the_instances_own_word_outweighs_the_administrators_but_not_what_is_seen() {
+        let declared = BTreeMap::from([("disk.example.com".to_owned(), DriverClass::Revoke)]);
+        let class = |source: &serde_json::Value, driver: Option<&CSIDriver>| {
+            volume(&a_volume(source), driver, Some(DriverClass::Busy), &declared).class
+        };
+        let csi = json!({"csi": {"driver": "disk.example.com", "volumeHandle": "v"}});
+        assert_eq!(class(&csi, None), DriverClass::Busy);
+        assert_eq!(class(&json!({"hostPath": {"path": "/x"}}), None), DriverClass::Local);
+        let never_attached: CSIDriver = serde_json::from_value(
+            json!({"metadata": {"name": "disk.example.com"}, "spec": {"attachRequired": false}}),
+        )
+        .expect("a driver");
+        assert_eq!(class(&csi, Some(&never_attached)), DriverClass::Unknown);
     }
 }

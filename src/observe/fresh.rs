@@ -1,8 +1,8 @@
 //! The look before an irreversible act: what the decision rests on, and nothing else, from the API server itself.
 //!
 //! Four rounds; what is in one round is read at the same time, and their order is part of the proof:
-//! 1. resource and claim: the holder is recorded by a compare-and-swap of this claim, which fails if another holder was let in while the rest
-//!    was read;
+//! 1. resource, claim and the guard's Lease: the holder is recorded by a compare-and-swap of this claim, which fails if another holder was let
+//!    in while the rest was read;
 //! 2. pods;
 //! 3. attachments: an attachment that is gone counts only behind the pod, for which it could come again. And the nodes' Leases: what is to
 //!    count as "renewed after the pod was gone" (E0) begins with what they are *after* a read of the pods has shown that it is;
@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use futures::future::{try_join, try_join_all};
+use futures::future::{try_join, try_join_all, try_join3};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
@@ -26,7 +26,7 @@ use crate::heartbeats::Asked;
 use crate::instance::Instance;
 use crate::scene::{Holder, PodFacts};
 use crate::watch::NODE_LEASES;
-use crate::world::{World, is_finished};
+use crate::world::{GuardObjects, World, is_finished};
 
 /// Which nodes the decision looks at.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,9 +45,10 @@ pub async fn look_again(context: &Context, world: &World) -> Result<Option<Box<W
         claim_name,
         ..
     } = &world.instance;
-    let (resource, claim) = try_join(
+    let (resource, claim, lease) = try_join3(
         cluster.get::<SqlEdgeInstance>(namespace, name),
         cluster.get::<PersistentVolumeClaim>(namespace, claim_name),
+        lease(context, &world.instance),
     )
     .await?;
     let is_known = |resource: &SqlEdgeInstance| {
@@ -86,15 +87,32 @@ pub async fn look_again(context: &Context, world: &World) -> Result<Option<Box<W
     let now = now();
     let mut again = World {
         now,
-        scene: parts.scene(context, &instance, &resource, now),
+        scene: parts.scene(context, &instance, &resource, lease.as_ref(), now),
         resource: Arc::new(resource),
         instance,
         pods: parts.ours(&world.instance),
         claim: parts.claim,
+        guard: GuardObjects {
+            lease,
+            ..world.guard.clone()
+        },
         ..world.clone()
     };
     login::recall(context, &mut again);
     Ok(Some(Box::new(again)))
+}
+
+async fn lease(context: &Context, instance: &Instance) -> Result<Option<Lease>> {
+    if !instance.is_guarded() {
+        return Ok(None);
+    }
+    let asked = context.renewals.asking();
+    let lease: Option<Lease> = context.cluster.get(&instance.namespace, &instance.lease_name()).await?;
+    if let Some(lease) = &lease {
+        let version = lease.resource_version().unwrap_or_default();
+        context.renewals.read(&facts::renewal_key(lease), &version, asked);
+    }
+    Ok(lease)
 }
 
 /// Where the caches say that the holder is gone and nothing can be done yet: looks whether it is, and notes since when.

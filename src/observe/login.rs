@@ -81,10 +81,11 @@ fn goal(scene: &Scene, pods: &[Pod]) -> Option<Goal> {
     let pod = pods.iter().rev().find(|pod| !is_gated(pod) && !is_finished(pod))?;
     let node = pod.spec.as_ref()?.node_name.as_deref()?;
     let unchanged = scene.nodes.get(node).and_then(|facts| facts.lease_unchanged);
-    let suspicious_for = match unchanged {
+    let of_node = match unchanged {
         Some(unchanged) => unchanged.checked_sub(scene.timing.suspicion()),
         None => Some(Duration::MAX),
     };
+    let suspicious_for = of_node.max(of_guard(scene));
     let engine = engine_status(pod);
     let container = engine
         .and_then(|status| status.container_id.clone())
@@ -96,6 +97,15 @@ fn goal(scene: &Scene, pods: &[Pod]) -> Option<Goal> {
         runs: engine.is_some_and(|status| status.state.as_ref().is_some_and(|state| state.running.is_some())),
         suspicious_for,
     })
+}
+
+/// For how long the holder's Lease has been about to run out, or been so.
+fn of_guard(scene: &Scene) -> Option<Duration> {
+    let lease = scene.lease.as_ref()?;
+    let promised = lease.record.promise?.takeover_after;
+    lease
+        .unchanged
+        .checked_sub(promised.saturating_sub(scene.timing.asking()))
 }
 
 fn no_address(goal: &Goal) -> Login {

@@ -3,8 +3,10 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 
+use crate::desired::has_guard;
 use crate::scene::Login;
 use crate::text::cut;
+use crate::world::{World, is_gated};
 
 pub const TRUE: &str = "True";
 pub const FALSE: &str = "False";
@@ -77,5 +79,91 @@ pub fn reachable(login: &Login) -> (&'static str, &'static str, String) {
         Login::NotYet(words) => (FALSE, "Recovering", format!("the engine answers: {words}")),
         Login::Failed(why) => (FALSE, "NoAnswer", format!("a login failed: {why}")),
         Login::NotTried => (UNKNOWN, "NotTried", "there is nothing to log in to".into()),
+    }
+}
+
+/// `Guarded`: status, reason, message.
+pub fn guarded(world: &World) -> (&'static str, &'static str, String) {
+    if !world.instance.is_guarded() {
+        return (
+            FALSE,
+            "GuardDisabled",
+            "spec.failover.guard is Disabled: a database that is cut off writes on until its volume is taken away, an engine that fails is \
+             restarted after ever longer pauses, and no stop is acknowledged; set it to Enabled to have a guard"
+                .into(),
+        );
+    }
+    let Some(pod) = world.current_pod().filter(|pod| !is_gated(pod)) else {
+        return (UNKNOWN, "NoPod", "no pod has been let at the volume".into());
+    };
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    if has_guard(pod) {
+        (TRUE, "Guarded", format!("the engine of pod {name} runs under a guard"))
+    } else {
+        (
+            FALSE,
+            "TemplateOlder",
+            format!(
+                "pod {name} was made without a guard and is left as it is; the next one has a guard, and comes with a change of the spec, \
+                 a failure, or when you delete this one"
+            ),
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::api::core::v1::Pod;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::desired::{self, Rendering};
+    use crate::world::samples;
+
+    fn pod(instance: &crate::instance::Instance) -> Pod {
+        let rendering = Rendering {
+            operator_image: "operator:1",
+            volume_id: "id-1",
+            secret_key: "MSSQL_SA_PASSWORD",
+        };
+        let template = desired::deployment(instance, &rendering).spec.expect("a spec").template;
+        let mut spec = template.spec.expect("a pod");
+        spec.scheduling_gates = None;
+        let mut pod = Pod {
+            spec: Some(spec),
+            ..Pod::default()
+        };
+        pod.metadata.name = Some("orders-1".into());
+        pod
+    }
+
+    fn said(world: &World) -> (&'static str, &'static str) {
+        let (status, reason, message) = guarded(world);
+        assert!(!message.is_empty());
+        (status, reason)
+    }
+
+    #[test]
+    fn a_database_is_guarded_when_its_pod_has_a_guard_and_not_before() {
+        let disabled: Value = json!({ "failover": { "guard": "Disabled" } });
+        let mut world = samples::world(&json!({}));
+        assert_eq!(said(&world), (UNKNOWN, "NoPod"));
+        world.pods = vec![pod(&world.instance)];
+        assert_eq!(said(&world), (TRUE, "Guarded"));
+        world.pods = vec![pod(&samples::world(&disabled).instance)];
+        assert_eq!(said(&world), (FALSE, "TemplateOlder"));
+        let mut without = samples::world(&disabled);
+        without.pods.clone_from(&world.pods);
+        assert_eq!(said(&without), (FALSE, "GuardDisabled"));
+    }
+
+    #[test]
+    fn a_pod_behind_its_gate_guards_nothing() {
+        let mut world = samples::world(&json!({}));
+        let mut gated = pod(&world.instance);
+        let gate = serde_json::from_value(json!({"name": desired::VOLUME_FENCE})).expect("a gate");
+        gated.spec.get_or_insert_default().scheduling_gates = Some(vec![gate]);
+        world.pods = vec![gated];
+        assert_eq!(said(&world), (UNKNOWN, "NoPod"));
     }
 }

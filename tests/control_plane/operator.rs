@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use k8s_openapi::api::apps::v1::Deployment;
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::runtime::controller::Action;
 use kube::runtime::events::{Recorder, Reporter};
@@ -29,7 +31,7 @@ use sqledge_operator::login::{Attempt, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
-use sqledge_operator::watch::Caches;
+use sqledge_operator::watch::{Caches, NODE_LEASES, Synced};
 
 use crate::chance::Chance;
 use crate::mirror::{Mirror, name, text};
@@ -71,6 +73,7 @@ pub struct Lag {
     pub pods: usize,
     pub nodes: usize,
     pub attachments: usize,
+    pub guards: usize,
     pub leases: usize,
 }
 
@@ -93,6 +96,10 @@ struct Writers {
     pods: Writer<Pod>,
     nodes: Writer<Node>,
     attachments: Writer<VolumeAttachment>,
+    accounts: Writer<ServiceAccount>,
+    roles: Writer<Role>,
+    bindings: Writer<RoleBinding>,
+    leases: Writer<Lease>,
 }
 
 /// The API server's objects on their way into the caches of one replica.
@@ -103,7 +110,7 @@ struct Watched<'a> {
 }
 
 impl Watched<'_> {
-    fn deliver(mut self, writers: &mut Writers, lag: &Lag, heartbeats: &Heartbeats) {
+    fn deliver(mut self, writers: &mut Writers, lag: &Lag, context: &Context) {
         self.fill(&mut writers.instances, "sqledgeinstances", lag.instances, |_| true);
         self.fill(&mut writers.deployments, "deployments", lag.deployments, is_ours);
         self.fill(&mut writers.services, "services", lag.services, is_ours);
@@ -111,9 +118,21 @@ impl Watched<'_> {
         self.fill(&mut writers.pods, "pods", lag.pods, is_ours);
         self.fill(&mut writers.nodes, "nodes", lag.nodes, |_| true);
         self.fill(&mut writers.attachments, "volumeattachments", lag.attachments, |_| true);
+        self.fill(&mut writers.accounts, "serviceaccounts", lag.guards, is_ours);
+        self.fill(&mut writers.roles, "roles", lag.guards, is_ours);
+        self.fill(&mut writers.bindings, "rolebindings", lag.guards, is_ours);
         if let Some(moment) = self.news("leases", lag.leases) {
+            self.show(&mut writers.leases, "leases", moment, is_ours);
             for lease in self.mirror.list_as_of("leases", moment) {
-                heartbeats.saw(name(lease), text(lease, "/metadata/resourceVersion"));
+                let (namespace, version) = (
+                    text(lease, "/metadata/namespace"),
+                    text(lease, "/metadata/resourceVersion"),
+                );
+                if namespace == NODE_LEASES {
+                    context.heartbeats.saw(name(lease), version);
+                } else {
+                    context.renewals.saw(&format!("{namespace}/{}", name(lease)), version);
+                }
             }
         }
     }
@@ -129,9 +148,15 @@ impl Watched<'_> {
     where
         K: Resource<DynamicType = ()> + Clone + DeserializeOwned + 'static,
     {
-        let Some(moment) = self.news(plural, behind) else {
-            return;
-        };
+        if let Some(moment) = self.news(plural, behind) {
+            self.show(writer, plural, moment, shows);
+        }
+    }
+
+    fn show<K>(&self, writer: &mut Writer<K>, plural: &str, moment: usize, shows: impl Fn(&K) -> bool)
+    where
+        K: Resource<DynamicType = ()> + Clone + DeserializeOwned + 'static,
+    {
         writer.apply_watcher_event(&Event::Init);
         for object in self.mirror.list_as_of(plural, moment) {
             let object = K::deserialize(object).expect("the API server's own object parses");
@@ -191,6 +216,7 @@ impl Operator {
     /// So much time goes by that every remembered result is old, and every Lease that is not renewed stale.
     pub fn age(&self) {
         self.context.heartbeats.age(LONG);
+        self.context.renewals.age(LONG);
         self.context.memory.age(LONG);
         self.context.logins.age(LONG);
     }
@@ -202,7 +228,7 @@ impl Operator {
             mirror: &state.mirror,
             shown: &mut self.shown,
         };
-        watched.deliver(&mut self.writers, lag, &self.context.heartbeats);
+        watched.deliver(&mut self.writers, lag, &self.context);
     }
 
     /// The watch of Leases delivers what one node has renewed last, and no cache anything else.
@@ -272,6 +298,10 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
     let (pods, pods_writer) = reflector::store();
     let (nodes, nodes_writer) = reflector::store();
     let (attachments, attachments_writer) = reflector::store();
+    let (accounts, accounts_writer) = reflector::store();
+    let (roles, roles_writer) = reflector::store();
+    let (bindings, bindings_writer) = reflector::store();
+    let (leases, leases_writer) = reflector::store();
     let (_, leadership) = Leadership::always();
     let reporter = Reporter {
         controller: "sqledge-operator".into(),
@@ -282,8 +312,22 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
     let driver_classes = setup.class.map(|class| (DRIVER.to_owned(), class));
     let context = Context {
         cluster: Cluster::new(wire.client(), setup.call),
-        caches: Caches::of(instances, deployments, services, claims, pods, nodes, attachments),
+        caches: Caches {
+            instances,
+            deployments,
+            services,
+            claims,
+            pods,
+            nodes,
+            attachments,
+            accounts,
+            roles,
+            bindings,
+            leases,
+            synced: Synced::already(),
+        },
         heartbeats: Arc::new(Heartbeats::default()),
+        renewals: Arc::new(Heartbeats::default()),
         logins: Logins::new(Arc::new(Doors(state.clone())), LONG).0,
         settings: Settings {
             driver_classes: driver_classes.into_iter().collect(),
@@ -315,6 +359,10 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
         pods: pods_writer,
         nodes: nodes_writer,
         attachments: attachments_writer,
+        accounts: accounts_writer,
+        roles: roles_writer,
+        bindings: bindings_writer,
+        leases: leases_writer,
     };
     (Arc::new(context), writers, publisher)
 }

@@ -148,6 +148,7 @@ impl Weather for Lost {
             pods: behind,
             nodes: behind,
             attachments: behind,
+            guards: behind,
             leases: behind,
         }
     }

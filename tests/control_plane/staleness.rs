@@ -27,6 +27,7 @@ impl Weather for Stale {
             pods: behind(),
             nodes: behind(),
             attachments: behind(),
+            guards: behind(),
             leases: behind(),
         }
     }
@@ -53,9 +54,10 @@ impl Weather for Deaf {
             &mut lag.pods,
             &mut lag.nodes,
             &mut lag.attachments,
+            &mut lag.guards,
             &mut lag.leases,
         ];
-        *caches.into_iter().nth(self.kind).expect("eight caches") = moment - since;
+        *caches.into_iter().nth(self.kind).expect("nine groups of caches") = moment - since;
         lag
     }
 }
@@ -79,7 +81,7 @@ fn events_that_are_lost_change_nothing_about_the_end() {
     play(at_once(Story::main_ones().into_iter().skip(1).take(2).map(
         |story| async move {
             let calm = story.play(31, Fault::None, &mut Fair).await;
-            for kind in 0..8 {
+            for kind in 0..9 {
                 let about = format!("{} (seed 31, cache {kind} hears nothing)", story.name);
                 let end = story.play(31, Fault::None, &mut Deaf { kind, since: None }).await;
                 end.assert_good(&about, story.ends_ready);

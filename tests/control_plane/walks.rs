@@ -111,6 +111,7 @@ fn weather(chance: &mut Chance) -> Lag {
         pods: behind(),
         nodes: behind(),
         attachments: behind(),
+        guards: behind(),
         leases: behind(),
     }
 }

@@ -15,7 +15,7 @@ fn judged(uid: &str, version: &str) -> [Value; 2] {
     ]
 }
 
-fn patch(uid: &str, version: &str, operations: &[Value]) -> Value {
+pub fn patch(uid: &str, version: &str, operations: &[Value]) -> Value {
     judged(uid, version).iter().chain(operations).cloned().collect()
 }
 

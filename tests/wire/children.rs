@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::canned::Sent;
 use crate::passes::{MANAGER, Meeting, acts, passes};
-use crate::shop::{CLAIM, INSTANCE, cluster, meta, pod};
+use crate::shop::{CLAIM, DEPLOYMENT, INSTANCE, cluster, meta, pod};
 
 #[tokio::test]
 async fn the_status_is_applied_with_force_under_a_manager_of_its_own_and_to_this_uid_only() {
@@ -43,7 +43,7 @@ async fn the_status_is_applied_with_force_under_a_manager_of_its_own_and_to_this
 async fn children_are_applied_with_force_under_our_manager_and_what_holds_data_is_only_created() {
     let canned = cluster(&json!({}));
     for path in [
-        "/apis/apps/v1/namespaces/shop/deployments/orders",
+        DEPLOYMENT,
         "/api/v1/namespaces/shop/services/orders",
         "/api/v1/namespaces/shop/secrets/orders-sa",
         CLAIM,

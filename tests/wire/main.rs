@@ -8,4 +8,5 @@ mod shop;
 
 mod acts;
 mod children;
+mod guards;
 mod order;

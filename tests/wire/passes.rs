@@ -18,7 +18,7 @@ use sqledge_operator::login::{Attempt, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
-use sqledge_operator::watch::Caches;
+use sqledge_operator::watch::{Caches, Synced};
 use tokio::sync::watch;
 
 use crate::canned::{Canned, Sent};
@@ -122,16 +122,22 @@ pub fn replica(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher, 
     let (leads, leadership) = Leadership::always();
     let context = Context {
         cluster: Cluster::new(client.clone(), LONG),
-        caches: Caches::of(
-            canned.cache("/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances"),
-            canned.cache("/apis/apps/v1/namespaces/shop/deployments"),
-            canned.cache("/api/v1/namespaces/shop/services"),
-            canned.cache("/api/v1/namespaces/shop/persistentvolumeclaims"),
-            canned.cache(PODS),
-            canned.cache("/api/v1/nodes"),
-            canned.cache("/apis/storage.k8s.io/v1/volumeattachments"),
-        ),
+        caches: Caches {
+            instances: canned.cache("/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances"),
+            deployments: canned.cache("/apis/apps/v1/namespaces/shop/deployments"),
+            services: canned.cache("/api/v1/namespaces/shop/services"),
+            claims: canned.cache("/api/v1/namespaces/shop/persistentvolumeclaims"),
+            pods: canned.cache(PODS),
+            nodes: canned.cache("/api/v1/nodes"),
+            attachments: canned.cache("/apis/storage.k8s.io/v1/volumeattachments"),
+            accounts: canned.cache("/api/v1/namespaces/shop/serviceaccounts"),
+            roles: canned.cache("/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles"),
+            bindings: canned.cache("/apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings"),
+            leases: canned.cache("/apis/coordination.k8s.io/v1/namespaces/shop/leases"),
+            synced: Synced::already(),
+        },
         heartbeats,
+        renewals: Arc::default(),
         logins: Logins::new(Arc::new(meeting.engine), LONG).0,
         settings: Settings {
             driver_classes: BTreeMap::from([("disk.storage.test".to_owned(), DriverClass::Revoke)]),

@@ -4,7 +4,9 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use serde_json::{Value, json};
 use sqledge_operator::api::SqlEdgeInstance;
 use sqledge_operator::desired::{self, Rendering};
+use sqledge_operator::driver_class::DriverClass;
 use sqledge_operator::instance::Instance;
+use sqledge_operator::lease::Record;
 
 use crate::canned::Canned;
 
@@ -13,6 +15,11 @@ pub const CLAIM: &str = "/api/v1/namespaces/shop/persistentvolumeclaims/orders-d
 pub const PODS: &str = "/api/v1/namespaces/shop/pods";
 pub const NODE: &str = "/api/v1/nodes/n1";
 pub const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases/n1";
+pub const WRITER: &str = "/apis/coordination.k8s.io/v1/namespaces/shop/leases/orders-writer";
+pub const ACCOUNT: &str = "/api/v1/namespaces/shop/serviceaccounts/orders-guard";
+pub const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles/orders-guard";
+pub const BINDING: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings/orders-guard";
+pub const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/orders";
 pub const ATTACHMENT: &str = "/apis/storage.k8s.io/v1/volumeattachments/csi-1";
 pub const VOLUME: &str = "kubernetes.io/csi/disk.storage.test^handle-1";
 pub const IMAGE: &str = "registry.example/operator:1";
@@ -51,10 +58,17 @@ pub fn cluster(holder: &Value) -> Canned {
         object
     };
     let deployment = serde_json::to_value(desired::deployment(&instance, &rendering)).expect("JSON");
-    canned.put(
-        "/apis/apps/v1/namespaces/shop/deployments/orders",
-        stored(deployment, "uid-deployment"),
-    );
+    canned.put(DEPLOYMENT, stored(deployment, "uid-deployment"));
+    let orders = desired::orders(&instance.failover, DriverClass::Revoke);
+    let lease = desired::lease(&instance, &Record::anew(None, 0, orders));
+    for (path, object) in [
+        (ACCOUNT, serde_json::to_value(desired::service_account(&instance))),
+        (ROLE, serde_json::to_value(desired::role(&instance))),
+        (BINDING, serde_json::to_value(desired::role_binding(&instance))),
+        (WRITER, serde_json::to_value(lease)),
+    ] {
+        canned.put(path, stored(object.expect("JSON"), "uid-of-the-guards"));
+    }
     let service: Service = desired::service(&instance);
     let mut service = stored(serde_json::to_value(service).expect("JSON"), "uid-service");
     service["status"] = json!({"loadBalancer": {"ingress": [{"ip": "192.0.2.10"}]}});

@@ -23,6 +23,18 @@ compare the list with the API server's audit log in both directions: a right nob
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
+# the guard of each instance: its account, and the role that gives it one Lease (admission policies allow no other shape)
+- apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [rbac.authorization.k8s.io]
+  resources: [roles, rolebindings]
+  verbs: [get, list, watch, create, patch]
+# the Lease of each instance: made, named, sealed; get and update must be the operator's own to give them to the guard. Only
+# those with our labels are listed and watched; an admission policy keeps its writes to them
+- apiGroups: [coordination.k8s.io]
+  resources: [leases]
+  verbs: [get, list, watch, create, update, patch]
 # by name only: no list, no watch, so it never holds passwords it was not asked to look at
 - apiGroups: [""]
   resources: [secrets]
@@ -82,4 +94,25 @@ compare the list with the API server's audit log in both directions: a right nob
   resources: [leases]
   resourceNames: [sqledge-operator]
   verbs: [get, update]
+{{- end -}}
+
+{{/* For an admission policy: is it an object of an instance, called after it with this ending, and was it before? */}}
+{{- define "sqledge-operator.ofInstance" -}}
+variables:
+  - name: instance
+    expression: "object == null ? '' : object.metadata.?labels['app.kubernetes.io/instance'].orValue('')"
+  - name: ours
+    expression: >-
+      variables.instance != ''
+      && object.metadata.name == variables.instance + '-{{ . }}'
+      && object.metadata.labels[?'app.kubernetes.io/managed-by'].orValue('') == 'sqledge-operator'
+      && object.metadata.labels[?'app.kubernetes.io/name'].orValue('') == 'sqledge'
+      && object.metadata.labels[?'app.kubernetes.io/component'].orValue('') == 'database'
+  # the owner too: a label that somebody took away is put back
+  - name: wasOurs
+    expression: >-
+      oldObject == null
+      || (oldObject.metadata.?labels['app.kubernetes.io/managed-by'].orValue('') == 'sqledge-operator'
+          && oldObject.metadata.?labels['app.kubernetes.io/instance'].orValue('') == variables.instance)
+      || oldObject.metadata.?ownerReferences.orValue([]).exists(o, o.kind == 'SqlEdgeInstance' && o.name == variables.instance)
 {{- end -}}
