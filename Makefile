@@ -5,6 +5,7 @@
 #   make kubectl ARGS=...  look around in it
 #   make test              everything, cheapest first; CLUSTER=0 leaves out what needs root and nodes, and says so
 #   make test-long         what takes too long for every run: a detach that is held back for three minutes
+#   make soak              random faults on several databases at once, an hour and more: FAULTS=200 SEED=n; result in target/soak.json
 #   make bench             outages, API requests and memory, ours beside the vendor's manifests (about an hour; docs/benchmarks.md)
 #   make generate          write anew what is derived from other files
 #
@@ -32,7 +33,7 @@ OPERATOR_TESTS := $(filter-out control_plane,$(basename $(notdir $(wildcard test
 STANDIN_TESTS := $(basename $(notdir $(wildcard tests/standin/tests/*.rs)))
 
 .PHONY: fresh demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \
-	machine programs images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench
+	machine programs images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench soak soak-short
 
 # ------------------------------------------------------------------------------------------------------------ the demo
 demo: machine images
@@ -118,6 +119,15 @@ testbed-itself: programs
 
 e2e: images
 	$(CARGO) test $(FOR) --test cluster -- --ignored --test-threads=1 --nocapture --skip long_
+
+FAULTS ?= 200
+SEED ?= $(shell date +%s)
+soak: machine images
+	@$(SQLEDGE_PROGRAMS)/soak --seed $(SEED) --faults $(FAULTS) --out target/soak.json $(ARGS)
+
+# always the same faults, so that it says something about a change
+soak-short: images
+	@$(SQLEDGE_PROGRAMS)/soak --seed 4 --faults 12 --instances 4 --minutes 3 --without-control --name soak-short --out target/soak-short.json
 
 # ----------------------------------------------------------------------------------------------------------- what they need
 build: fresh

@@ -24,8 +24,27 @@ pub struct Clients<'a> {
     lab: &'a Lab,
     address: String,
     epoch: i64,
+    pace: Pace,
     folder: PathBuf,
     writer: Option<Child>,
+}
+
+/// How often clients write.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between the starts of two attempts, in the oracle's words.
+    pub interval: &'static str,
+    /// How many may be under way at once. With more than one, an attempt that hangs does not hide that the database is back.
+    pub in_flight: u16,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            interval: "50ms",
+            in_flight: 1,
+        }
+    }
 }
 
 /// The oracle's judgement, as it prints it.
@@ -42,15 +61,28 @@ pub struct Verdict {
     pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
+impl Verdict {
+    /// How many rows are in one of the lists: `duplicates`, `out_of_order`, ...
+    pub fn count(&self, list: &str) -> Result<usize> {
+        let found = self.rest.get(list).and_then(serde_json::Value::as_array).map(Vec::len);
+        found.ok_or_else(|| Error::Broken(format!("the oracle's verdict has no list `{list}`")))
+    }
+}
+
 impl<'a> Clients<'a> {
     /// Starts writing, 20 rows a second, a new connection for each, and returns once rows are acknowledged.
     pub fn start(instance: &Instance<'a>) -> Result<Self> {
-        let clients = Self::of(instance, 1)?;
+        Self::start_at(instance, Pace::default())
+    }
+
+    /// The same at another pace.
+    pub fn start_at(instance: &Instance<'a>, pace: Pace) -> Result<Self> {
+        let clients = Self::of(instance, 1, pace)?;
         clients.write()
     }
 
     /// Takes over the password and the address; writes nothing yet. Runs that share a table need epochs of their own.
-    fn of(instance: &Instance<'a>, epoch: i64) -> Result<Self> {
+    fn of(instance: &Instance<'a>, epoch: i64, pace: Pace) -> Result<Self> {
         let lab = instance.lab();
         let folder =
             lab.bed()
@@ -63,6 +95,7 @@ impl<'a> Clients<'a> {
             lab,
             address,
             epoch,
+            pace,
             folder,
             writer: None,
         };
@@ -91,7 +124,8 @@ impl<'a> Clients<'a> {
             .arg("write")
             .args(self.access());
         command
-            .args(["--epoch", &self.epoch.to_string(), "--interval", "50ms", "--log"])
+            .args(["--epoch", &self.epoch.to_string(), "--interval", self.pace.interval])
+            .args(["--in-flight", &self.pace.in_flight.to_string(), "--log"])
             .arg(self.log_file());
         command
             .stdin(Stdio::null())
@@ -115,7 +149,8 @@ impl<'a> Clients<'a> {
         self.folder.join("password")
     }
 
-    fn log_file(&self) -> PathBuf {
+    /// Where the oracle logs what became of each row.
+    pub fn log_file(&self) -> PathBuf {
         self.folder.join(format!("rows-{}.log", self.epoch))
     }
 
@@ -228,8 +263,8 @@ impl<'a> Clients<'a> {
         Ok(verdict)
     }
 
-    /// Reads back, as it is.
-    fn judge(&self) -> Result<(Verdict, bool)> {
+    /// Reads back, as it is. While clients write, rows that came after the log was read count as unexpected.
+    pub fn judge(&self) -> Result<(Verdict, bool)> {
         let mut command = self.lab.bed().command("client")?;
         command
             .arg(self.lab.programs().program("oracle"))

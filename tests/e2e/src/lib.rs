@@ -4,6 +4,8 @@
 //! operator works inside; what it did is read from the API server's audit log and from the storage host's log.
 
 pub mod clients;
+pub mod conditions;
+pub mod engines;
 pub mod error;
 pub mod harness;
 pub mod instance;
@@ -18,6 +20,7 @@ pub mod watch;
 
 pub use crate::{
     clients::Clients,
+    conditions::Conditions,
     error::{Error, Result},
     instance::Instance,
     lab::Lab,

@@ -20,13 +20,13 @@ use std::{
 
 use clap::{Parser, ValueEnum};
 use e2e::{
-    Lab, Programs, Result,
+    Conditions, Lab, Programs, Result,
     lab::{ENGINE_IMAGE, REVOKING},
     operator,
 };
 
 use crate::{
-    report::{Conditions, Report},
+    report::Report,
     subject::Variant,
 };
 

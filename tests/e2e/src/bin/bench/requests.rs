@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Lab, Result, operator};
+use e2e::{Conditions, Lab, Result, operator};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use testbed::AuditEvent;
 
 use crate::{
-    report::{Conditions, Report},
+    report::Report,
     say,
     subject::{Subject, Variant},
 };

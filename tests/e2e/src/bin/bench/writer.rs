@@ -117,6 +117,23 @@ impl<'a, 'b> Writer<'a, 'b> {
         )
     }
 
+    /// When the engine that acknowledged last had started, by its own word.
+    pub fn engine(&self) -> Result<Option<String>> {
+        Ok(self.log()?.acknowledged().last().and_then(|(_, attempt)| attempt.engine.clone()))
+    }
+
+    /// Waits until an engine answers that was not there before.
+    pub fn await_other_engine(&self, before: Option<&str>, limit: u64) -> Result<()> {
+        until(limit, &format!("another engine answers at {}", self.address), || {
+            let now = self.engine()?;
+            Ok(if now.as_deref() == before {
+                Seen::NotYet(format!("the engine of {before:?}"))
+            } else {
+                Seen::There(())
+            })
+        })
+    }
+
     /// How long nobody could write because of what happened at an instant.
     pub fn outage(&self, at: Timestamp) -> Result<Outage> {
         Ok(oracle::outage::outage(&self.log()?, at, None))

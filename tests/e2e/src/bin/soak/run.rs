@@ -1,0 +1,427 @@
+//! The run: one fault after another, watched by the judges all the time.
+//!
+//! One thread does everything, a few looks a second; a fault is an entry in `open` from its beginning until everything serves again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write},
+    thread,
+    time::{Duration, Instant},
+};
+
+use e2e::{Error, Lab, Result, engines};
+use oracle::log::Moment;
+
+use crate::{
+    act::{self, Start, Undo},
+    archive::Archive,
+    fleet::{self, Member, Nodes},
+    kind::{Hold, Kind},
+    plan::{Begins, Plan, Planned},
+    report::{Event, Held, round},
+    storage::Storage,
+};
+
+/// Between two looks at files and processes.
+const PAUSE: Duration = Duration::from_millis(300);
+/// Between two questions to the API server.
+const LOOK: Duration = Duration::from_millis(1500);
+/// Between two looks at the longer logs.
+const LOGS: Duration = Duration::from_secs(5);
+/// From the end of the last cause until everything must serve.
+const RECOVERY: Duration = Duration::from_secs(240);
+/// So long a reason to hold must stand before it counts: others pass it on their way.
+const HELD: Duration = Duration::from_secs(6);
+/// Reasons for which only a human or the node itself can free a database.
+const HOLDING: [&str; 2] = ["DriverClassUnknown", "TooManyNodesSilent"];
+
+/// A fault that is not over.
+struct Open {
+    planned: Planned,
+    event: Event,
+    began: Instant,
+    moment: Moment,
+    hit: Vec<usize>,
+    pods: BTreeMap<usize, String>,
+    nodes: Vec<String>,
+    undo: Undo,
+    undone: bool,
+    /// Since when each database has had a reason to hold.
+    holding: BTreeMap<usize, Instant>,
+}
+
+/// All that a run knows.
+pub struct Run<'a> {
+    lab: &'a Lab,
+    namespace: String,
+    /// The databases.
+    pub fleet: Vec<Member<'a>>,
+    open: Vec<Open>,
+    nodes: Nodes,
+    looked: Option<Instant>,
+    read: Option<Instant>,
+    storage: Storage,
+    archive: Archive,
+    began: Instant,
+    doubles: BTreeSet<String>,
+    /// Faults that are over, or were not applicable.
+    pub events: Vec<Event>,
+    /// Databases that were held.
+    pub holds: Vec<Held>,
+    /// What should not have been.
+    pub findings: Vec<String>,
+}
+
+/// Tells the reader.
+pub fn say(text: &str) {
+    // a reader who has seen enough is no failure
+    let _ = writeln!(io::stdout(), "{text}");
+}
+
+impl<'a> Run<'a> {
+    /// With databases that serve.
+    pub fn of(lab: &'a Lab, namespace: &str, fleet: Vec<Member<'a>>) -> Result<Self> {
+        let folder = lab.bed().state_dir().join("log/containers");
+        Ok(Self {
+            lab,
+            namespace: namespace.to_owned(),
+            fleet,
+            open: Vec::new(),
+            nodes: Nodes::new(),
+            looked: None,
+            read: None,
+            storage: Storage::of(lab.bed().storage_log()),
+            archive: Archive::into(folder, &[namespace, e2e::operator::NAMESPACE])?,
+            began: Instant::now(),
+            doubles: BTreeSet::new(),
+            events: Vec::new(),
+            holds: Vec::new(),
+            findings: Vec::new(),
+        })
+    }
+
+    fn seconds(&self) -> f64 {
+        round(self.began.elapsed().as_secs_f64())
+    }
+
+    fn find(&mut self, what: &str) {
+        let open: Vec<String> = self.open.iter().map(|it| format!("#{} {}", it.planned.number, it.planned.kind)).collect();
+        let text = format!("{:.0} s, {}: {what}", self.seconds(), open.join(" + "));
+        say(&format!("  !!!! {text}"));
+        self.findings.push(text);
+    }
+
+    /// Does faults until so many were done, or the time is over.
+    pub fn faults(&mut self, plan: Plan, wanted: usize, limit: Duration) -> Result<usize> {
+        let mut done = 0;
+        for planned in plan {
+            match planned.begins {
+                Begins::Whole => self.settle()?,
+                Begins::After(seconds) => self.pass(Duration::from_secs(seconds))?,
+            }
+            if done >= wanted || self.began.elapsed() >= limit {
+                break;
+            }
+            done += self.begin(planned)?;
+        }
+        self.settle()?;
+        Ok(done)
+    }
+
+    /// Yields for how many faults it counts.
+    fn begin(&mut self, planned: Planned) -> Result<usize> {
+        let busy: BTreeSet<String> = self.open.iter().filter(|it| !it.undone).flat_map(|it| it.nodes.clone()).collect();
+        if !self.api_is_away() {
+            self.look()?;
+        }
+        let (began, moment, at_seconds) = (Instant::now(), Moment::now(), self.seconds());
+        let started = act::begin(self.lab, planned, &self.fleet, &busy)?;
+        let (done, what) = match &started {
+            Start::Begun(begun) => (true, begun.what.clone()),
+            Start::NotApplicable(why) => (false, why.clone()),
+        };
+        let Planned { number, kind, .. } = planned;
+        let mut event = Event {
+            number,
+            kind,
+            what,
+            at_seconds,
+            settled_at_seconds: None,
+            done,
+            overlapped: !self.open.is_empty(),
+            outages_seconds: BTreeMap::new(),
+            moved: Vec::new(),
+        };
+        let Start::Begun(begun) = started else {
+            say(&format!("{at_seconds:7.1} s  #{number} {kind}: not applicable: {}", event.what));
+            self.events.push(event);
+            return Ok(0);
+        };
+        let names: Vec<&str> = begun.hit.iter().map(|at| self.fleet[*at].name()).collect();
+        say(&format!("{at_seconds:7.1} s  #{number} {kind}: {} [{}]", event.what, names.join(" ")));
+        for open in &mut self.open {
+            open.event.overlapped = true;
+        }
+        event.overlapped = !self.open.is_empty();
+        let pods = begun.hit.iter().map(|at| (*at, self.fleet[*at].state.pod.clone())).collect();
+        let counts = begun.hit.len().max(1);
+        self.open.push(Open {
+            planned,
+            event,
+            began,
+            moment,
+            hit: begun.hit,
+            pods,
+            nodes: begun.nodes,
+            undo: begun.undo,
+            undone: false,
+            holding: BTreeMap::new(),
+        });
+        // a status from before the fault says nothing about after it
+        self.looked = None;
+        Ok(counts)
+    }
+
+    fn api_is_away(&self) -> bool {
+        self.open.iter().any(|it| it.planned.kind == Kind::ApiDown && !it.undone)
+    }
+
+    fn pass(&mut self, time: Duration) -> Result<()> {
+        let began = Instant::now();
+        while began.elapsed() < time {
+            self.tick()?;
+        }
+        Ok(())
+    }
+
+    /// One look at everything that is due, and the end of causes that have lasted long enough.
+    fn tick(&mut self) -> Result<()> {
+        thread::sleep(PAUSE);
+        for member in &mut self.fleet {
+            member.rows.read()?;
+        }
+        for double in engines::doubles(&engines::running(self.lab.bed().layout().name())) {
+            if self.doubles.insert(double.clone()) {
+                self.find(&format!("two engines: {double}"));
+            }
+        }
+        let due = |last: Option<Instant>, every| last.is_none_or(|last: Instant| last.elapsed() >= every);
+        if due(self.looked, LOOK) && !self.api_is_away() {
+            self.look()?;
+        }
+        if due(self.read, LOGS) {
+            self.read_logs()?;
+        }
+        self.end_causes()
+    }
+
+    fn look(&mut self) -> Result<()> {
+        // a cluster that is being hurt may not answer; then what it said last stands, and it is asked again
+        if let Ok(nodes) = fleet::look(self.lab, &self.namespace, &mut self.fleet) {
+            self.nodes = nodes;
+        }
+        self.looked = Some(Instant::now());
+        let fleet = &self.fleet;
+        for open in &mut self.open {
+            for at in open.hit.clone() {
+                if HOLDING.contains(&fleet[at].state.reason.as_str()) {
+                    open.holding.entry(at).or_insert_with(Instant::now);
+                } else {
+                    open.holding.remove(&at);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn read_logs(&mut self) -> Result<()> {
+        for wrong in self.storage.read()?.into_iter().take(5) {
+            self.find(&wrong);
+        }
+        self.archive.copy(self.lab)?;
+        for panic in self.archive.panics() {
+            self.find(&panic);
+        }
+        self.read = Some(Instant::now());
+        Ok(())
+    }
+
+    fn end_causes(&mut self) -> Result<()> {
+        let mut open = std::mem::take(&mut self.open);
+        for it in open.iter_mut().filter(|it| !it.undone) {
+            self.answer_holds(it)?;
+            let over = match it.planned.kind.hold() {
+                Hold::None => true,
+                Hold::Seconds(seconds) => it.began.elapsed() >= Duration::from_secs(seconds),
+                Hold::UntilServed(seconds) => {
+                    it.began.elapsed() >= Duration::from_secs(seconds) || self.is_done_with(it)
+                }
+            };
+            if over {
+                self.end_cause(it)?;
+            }
+        }
+        open.append(&mut self.open);
+        self.open = open;
+        Ok(())
+    }
+
+    /// Whether each database it hit serves, or waits for what only the end of the cause will bring.
+    fn is_done_with(&self, open: &Open) -> bool {
+        // before the cluster has noticed, everything looks as it was
+        if open.began.elapsed() < Duration::from_secs(4) {
+            return false;
+        }
+        open.hit.iter().all(|at| {
+            let held = open.holding.get(at).is_some_and(|since| since.elapsed() >= HELD);
+            held || self.fleet[*at].trouble().is_none()
+        })
+    }
+
+    /// A human's word, where it is true: a node without power runs nothing.
+    fn answer_holds(&mut self, open: &Open) -> Result<()> {
+        let truthful = matches!(open.planned.kind, Kind::NodePowerOff | Kind::NodePowerOffSlowDetach);
+        if !truthful || open.planned.number % 2 == 0 {
+            return Ok(());
+        }
+        for (at, since) in &open.holding {
+            let member = &self.fleet[*at];
+            let answered = self.holds.iter().any(|held| held.fault == open.planned.number && held.instance == member.name());
+            let Some(pod) = member.state.serving_pod().filter(|_| member.unlisted) else {
+                continue;
+            };
+            if since.elapsed() < HELD || answered {
+                continue;
+            }
+            say(&format!("           a human says that pod {} of {} is dead", pod.uid, member.name()));
+            member.instance.annotate("sqledge.io/confirm-node-dead", &pod.uid)?;
+            self.holds.push(held(open, member, "human"));
+        }
+        Ok(())
+    }
+
+    fn end_cause(&mut self, open: &mut Open) -> Result<()> {
+        let (number, kind) = (open.planned.number, open.planned.kind);
+        for at in open.hit.clone() {
+            let member = &self.fleet[at];
+            let waited = open.holding.get(&at).is_some_and(|since| since.elapsed() >= HELD);
+            let known = self.holds.iter().any(|it| it.fault == number && it.instance == member.name());
+            if waited && !known {
+                say(&format!("           {} is held: {}", member.name(), member.state.reason));
+                self.holds.push(held(open, member, "node"));
+            } else if matches!(kind.hold(), Hold::UntilServed(_)) && !known {
+                if let Some(trouble) = member.trouble() {
+                    let after = open.began.elapsed().as_secs();
+                    let text = format!("#{number} {kind}: {} does not serve after {after} s: {trouble}", member.name());
+                    self.find(&text);
+                }
+            }
+        }
+        match open.undo.end(self.lab) {
+            Ok(complaint) => {
+                open.undone = true;
+                if kind.hold() != Hold::None {
+                    say(&format!("{:7.1} s  #{number} {kind}: its cause has ended", self.seconds()));
+                }
+                if let Some(complaint) = complaint {
+                    self.find(&format!("#{number} {kind}: {complaint}"));
+                }
+            }
+            // as long as the rest of the cluster is being hurt; `settle` has the last word
+            Err(error) => say(&format!("           #{number} {kind}: its cause cannot be ended yet: {error}")),
+        }
+        self.looked = None;
+        Ok(())
+    }
+
+    /// Waits until everything serves, and closes all faults.
+    pub fn settle(&mut self) -> Result<()> {
+        let mut since = Instant::now();
+        loop {
+            self.tick()?;
+            if self.open.iter().any(|it| !it.undone) {
+                since = Instant::now();
+                continue;
+            }
+            let Some(trouble) = self.trouble() else { break };
+            if since.elapsed() >= RECOVERY {
+                self.find(&format!("not everything serves again: {trouble}"));
+                return Err(Error::Timeout {
+                    what: "everything serves again".to_owned(),
+                    limit: RECOVERY,
+                    last: Some(trouble),
+                });
+            }
+        }
+        self.read_logs()?;
+        self.close()
+    }
+
+    /// Why not everything is whole; `None` if it is.
+    pub fn trouble(&self) -> Option<String> {
+        let fresh = self.looked.is_some_and(|looked| looked.elapsed() < LOOK * 2);
+        if !fresh {
+            return Some("the cluster was not asked yet".to_owned());
+        }
+        let nodes = self.nodes.iter().filter(|(_, open)| !**open).map(|(name, _)| format!("node {name} is not ready"));
+        let members = self.fleet.iter().filter_map(|it| it.trouble().map(|trouble| format!("{}: {trouble}", it.name())));
+        let all: Vec<String> = nodes.chain(members).collect();
+        (!all.is_empty()).then(|| all.join("; "))
+    }
+
+    fn close(&mut self) -> Result<()> {
+        let now = Moment::now();
+        let mut hit = BTreeSet::new();
+        for mut open in std::mem::take(&mut self.open) {
+            open.event.settled_at_seconds = Some(self.seconds());
+            for at in &open.hit {
+                let member = &self.fleet[*at];
+                let gap = round(member.rows.longest_gap(&open.moment, &now));
+                open.event.outages_seconds.insert(member.name().to_owned(), gap);
+                if open.pods.get(at).is_some_and(|before| *before != member.state.pod) {
+                    open.event.moved.push(member.name().to_owned());
+                }
+                hit.insert(*at);
+            }
+            let Event { outages_seconds, moved, number, .. } = &open.event;
+            say(&format!("{:7.1} s  #{number} over: {outages_seconds:?} moved {moved:?}", self.seconds()));
+            self.events.push(open.event);
+        }
+        for at in hit {
+            let name = self.fleet[at].name().to_owned();
+            let (verdict, _) = self.fleet[at].clients.judge()?;
+            // rows that came after the log was read are no surprise, so `unexpected` is left to the end
+            let wrong = [
+                ("lost", verdict.lost.len()),
+                ("stored twice", verdict.count("duplicates")?),
+                ("out of order", verdict.count("out_of_order")?),
+                ("acknowledged by an old engine", verdict.count("by_old_engine")?),
+            ];
+            for (what, count) in wrong.into_iter().filter(|(_, count)| *count > 0) {
+                self.find(&format!("{count} rows of {name} are {what}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The storage host's log to its end.
+    pub fn storage(&mut self) -> Result<&Storage> {
+        self.read_logs()?;
+        Ok(&self.storage)
+    }
+
+    /// How many pairs of engines ran at the same time on one node.
+    pub fn doubles(&self) -> usize {
+        self.doubles.len()
+    }
+}
+
+fn held(open: &Open, member: &Member, freed_by: &'static str) -> Held {
+    Held {
+        fault: open.planned.number,
+        instance: member.name().to_owned(),
+        reason: member.state.reason.clone(),
+        message: member.state.message.clone(),
+        freed_by,
+    }
+}
