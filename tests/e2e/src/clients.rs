@@ -36,6 +36,8 @@ pub struct Pace {
     pub interval: &'static str,
     /// How many may be under way at once. With more than one, an attempt that hangs does not hide that the database is back.
     pub in_flight: u16,
+    /// Limit on each of connection, login and statement, in the oracle's words.
+    pub timeout: &'static str,
 }
 
 impl Default for Pace {
@@ -43,6 +45,7 @@ impl Default for Pace {
         Self {
             interval: "50ms",
             in_flight: 1,
+            timeout: "1s",
         }
     }
 }
@@ -125,7 +128,7 @@ impl<'a> Clients<'a> {
             .args(self.access());
         command
             .args(["--epoch", &self.epoch.to_string(), "--interval", self.pace.interval])
-            .args(["--in-flight", &self.pace.in_flight.to_string(), "--log"])
+            .args(["--in-flight", &self.pace.in_flight.to_string(), "--timeout", self.pace.timeout, "--log"])
             .arg(self.log_file());
         command
             .stdin(Stdio::null())

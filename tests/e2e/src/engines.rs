@@ -24,8 +24,10 @@ pub struct Program {
     pub role: Role,
     /// On which node.
     pub node: String,
-    /// The pod's name.
+    /// The pod's UID.
     pub pod: String,
+    /// The host name it has: of a database of ours, the name of its resource.
+    pub host: String,
     /// The container, told apart from its predecessor in the same pod.
     pub container: String,
 }
@@ -46,7 +48,7 @@ pub fn running(testbed: &str) -> Vec<Program> {
 
 fn look_at(pid: i32, testbed: &str) -> Option<Program> {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
-    let (node, container) = place(&read("cgroup")?, testbed)?;
+    let (node, pod, container) = place(&read("cgroup")?, testbed)?;
     let command = read("cmdline")?;
     let role = match command.split('\0').next()? {
         program if program.ends_with("/sqlservr") => Role::Engine,
@@ -54,36 +56,32 @@ fn look_at(pid: i32, testbed: &str) -> Option<Program> {
         _ => return None,
     };
     let environment = read("environ")?;
-    let pod = environment.split('\0').find_map(|pair| pair.strip_prefix("HOSTNAME="))?.to_owned();
+    let host = environment.split('\0').find_map(|pair| pair.strip_prefix("HOSTNAME="))?.to_owned();
     let process = Process::at(pid)?;
     process.is_alive().then_some(Program {
         process,
         role,
         node,
         pod,
+        host,
         container,
     })
 }
 
-/// Node and container of a control group such as `4:freezer:/testbed-x/n1/kubepods/besteffort/podUID/CONTAINER`.
-fn place(cgroups: &str, testbed: &str) -> Option<(String, String)> {
+/// Node, pod and container of a control group such as `4:freezer:/testbed-x/n1/kubepods/besteffort/podUID/CONTAINER`.
+fn place(cgroups: &str, testbed: &str) -> Option<(String, String, String)> {
     let root = format!("/testbed-{testbed}/");
     let path = cgroups.lines().find_map(|line| line.split_once(&root).map(|(_, path)| path))?;
     let (node, inside) = path.split_once('/')?;
-    let container = inside.rsplit_once("/pod").map(|(_, pod)| pod)?.split('/').nth(1)?;
-    Some((node.to_owned(), container.to_owned()))
-}
-
-/// The instance that a pod of a Deployment belongs to: its name without the two generated parts.
-pub fn instance_of(pod: &str) -> &str {
-    pod.rsplitn(3, '-').last().unwrap_or(pod)
+    let (pod, container) = inside.rsplit_once("/pod").and_then(|(_, rest)| rest.split_once('/'))?;
+    Some((node.to_owned(), pod.to_owned(), container.to_owned()))
 }
 
 /// Pairs of containers on one node that run an engine for the same instance at the same moment.
 pub fn doubles(programs: &[Program]) -> Vec<String> {
     let mut containers: BTreeMap<(&str, &str), BTreeMap<&str, &str>> = BTreeMap::new();
     for program in programs.iter().filter(|program| program.role == Role::Engine) {
-        let place = (program.node.as_str(), instance_of(&program.pod));
+        let place = (program.node.as_str(), program.host.as_str());
         containers.entry(place).or_default().insert(&program.container, &program.pod);
     }
     let doubled = containers.into_iter().filter(|(_, containers)| containers.len() > 1);
@@ -91,7 +89,7 @@ pub fn doubles(programs: &[Program]) -> Vec<String> {
         .map(|((node, instance), containers)| {
             let pods: Vec<String> = containers
                 .iter()
-                .map(|(container, pod)| format!("{pod}/{}", container.get(..12).unwrap_or(container)))
+                .map(|(container, pod)| format!("pod {pod}, container {}", container.get(..12).unwrap_or(container)))
                 .collect();
             format!("{instance} on node {node}: {}", pods.join(" and "))
         })
@@ -102,12 +100,13 @@ pub fn doubles(programs: &[Program]) -> Vec<String> {
 mod tests {
     use super::*;
 
-    fn engine(node: &str, pod: &str, container: &str) -> Program {
+    fn engine(node: &str, host: &str, pod: &str, container: &str) -> Program {
         Program {
             process: Process { pid: 1, start_time: 1 },
             role: Role::Engine,
             node: node.to_owned(),
             pod: pod.to_owned(),
+            host: host.to_owned(),
             container: container.to_owned(),
         }
     }
@@ -115,18 +114,18 @@ mod tests {
     #[test]
     fn a_process_is_found_by_its_control_group() {
         let cgroups = "5:cpu:/other\n4:freezer:/testbed-soak/n2/kubepods/besteffort/pod12-34/abcdef\n";
-        assert_eq!(place(cgroups, "soak"), Some(("n2".to_owned(), "abcdef".to_owned())));
+        assert_eq!(place(cgroups, "soak"), Some(("n2".to_owned(), "12-34".to_owned(), "abcdef".to_owned())));
         assert_eq!(place(cgroups, "so"), None, "another testbed's");
         assert_eq!(place("4:freezer:/testbed-soak/n2/system\n", "soak"), None, "no pod's");
     }
 
     #[test]
     fn parent_and_child_are_one_engine_and_two_containers_on_a_node_are_two() {
-        let one = [engine("n1", "db-1-7f-x", "a"), engine("n1", "db-1-7f-x", "a")];
+        let one = [engine("n1", "db-1", "x", "a"), engine("n1", "db-1", "x", "a")];
         assert!(doubles(&one).is_empty());
-        let apart = [engine("n1", "db-1-7f-x", "a"), engine("n2", "db-1-7f-y", "b"), engine("n1", "db-2-7f-z", "c")];
+        let apart = [engine("n1", "db-1", "x", "a"), engine("n2", "db-1", "y", "b"), engine("n1", "db-2", "z", "c")];
         assert!(doubles(&apart).is_empty(), "what nodes do is judged by the storage host's log");
-        let two = [engine("n1", "db-1-7f-x", "a"), engine("n1", "db-1-7f-y", "b")];
-        assert_eq!(doubles(&two), ["db-1 on node n1: db-1-7f-x/a and db-1-7f-y/b"]);
+        let two = [engine("n1", "db-1", "x", "a"), engine("n1", "db-1", "y", "b")];
+        assert_eq!(doubles(&two), ["db-1 on node n1: pod x, container a and pod y, container b"]);
     }
 }

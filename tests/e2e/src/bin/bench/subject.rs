@@ -91,11 +91,17 @@ impl<'a> Subject<'a> {
 
     fn apply_vendors(&self, more: &str) -> Result<()> {
         let template = self.lab.programs().read("tests/e2e/vendor/instance.yaml")?;
+        // what the script goes by; the pods of the others are none of its business
+        let label = match self.variant {
+            Variant::VendorTuned => "        app: sqledge\n        tuned: \"yes\"\n    spec:",
+            Variant::Operator | Variant::Fast | Variant::Vendor => "        app: sqledge\n    spec:",
+        };
         let filled = [
             ("@IMAGE@", ENGINE_IMAGE),
             ("@STORAGE_CLASS@", "revoking"),
             ("@PASSWORD@", &password()?),
             ("      containers:\n", &format!("{more}      containers:\n")),
+            ("        app: sqledge\n    spec:", label),
         ];
         let manifest = filled
             .iter()
@@ -226,7 +232,7 @@ impl<'a> Subject<'a> {
     /// Its processes, parents before their children.
     fn engine(&self, serving: &Serving) -> Result<Vec<Program>> {
         let all = engines::running(self.lab.bed().layout().name()).into_iter();
-        let found: Vec<_> = all.filter(|it| it.pod == serving.pod && it.role == Role::Engine).collect();
+        let found: Vec<_> = all.filter(|it| it.pod == serving.uid && it.role == Role::Engine).collect();
         ensure(!found.is_empty(), || format!("pod {} runs no engine", serving.pod))?;
         Ok(found)
     }

@@ -134,6 +134,11 @@ impl<'a, 'b> Writer<'a, 'b> {
         })
     }
 
+    /// Whether rows come without a failure now.
+    pub fn is_calm(&self) -> Result<bool> {
+        Ok(is_calm(&self.log()?, &Moment::now(), 4.0))
+    }
+
     /// How long nobody could write because of what happened at an instant.
     pub fn outage(&self, at: Timestamp) -> Result<Outage> {
         Ok(oracle::outage::outage(&self.log()?, at, None))

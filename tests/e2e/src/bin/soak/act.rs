@@ -19,7 +19,7 @@ use crate::{
     plan::Planned,
 };
 
-/// So long a detach is held back.
+/// How a detach is held back.
 const SLOW: &str = "slow:15";
 
 /// A fault that was done.
@@ -190,10 +190,10 @@ fn force_delete(lab: &Lab, member: &Member) -> Result<()> {
 
 /// To the guard, to all of the engine, or (to stop it) to the engine's process that serves.
 fn signal(lab: &Lab, member: &Member, role: Role, signal: Signal) -> Result<()> {
-    let pod = &pod_of(member)?.name;
+    let Pod { name: pod, uid, .. } = pod_of(member)?;
     let found: Vec<_> = engines::running(lab.bed().layout().name())
         .into_iter()
-        .filter(|program| program.role == role && program.pod == *pod)
+        .filter(|program| program.role == role && program.pod == *uid)
         .collect();
     let chosen = if signal == Signal::STOP && role == Role::Engine {
         found.len().saturating_sub(1)

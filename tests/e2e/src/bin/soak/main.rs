@@ -134,21 +134,23 @@ fn soak(lab: &Lab, arguments: &Arguments, plan: Plan) -> Result<Report> {
     let began = Instant::now();
     let outcome = run.faults(plan, arguments.faults, Duration::from_secs(arguments.minutes * 60));
     let seconds = began.elapsed().as_secs();
-    let (faults, stuck) = match outcome {
-        Ok(faults) => (faults, None),
+    let stuck = match outcome {
+        Ok(()) => None,
         // whatever cannot be repaired is told in the result; everything else is an error of this program
-        Err(error @ Error::Timeout { .. }) => (0, Some(error.to_string())),
+        Err(error @ Error::Timeout { .. }) => Some(error.to_string()),
         Err(error) => return Err(error),
     };
     if stuck.is_some() {
-        say(&lab.describe(fleet::NAMESPACE));
+        let account = arguments.out.with_extension("account.txt");
+        std::fs::write(&account, lab.describe(fleet::NAMESPACE)).map_err(Error::file("write", &account))?;
+        say(&format!("what the cluster says stands in {}", account.display()));
     }
     let mut report = Report {
         commit: conditions.commit.clone(),
         dirty: conditions.dirty,
         settings: settings(arguments),
         seed: arguments.seed,
-        faults,
+        faults: run.done,
         acknowledged: 0,
         lost: 0,
         writes_after_revoke: 0,
@@ -205,7 +207,7 @@ fn settings(arguments: &Arguments) -> Vec<String> {
         format!("testbed: three nodes on one machine, kubelets at default settings; {} databases in one namespace", arguments.instances),
         format!("operator: the chart with {}", operator::VALUES.join(" ")),
         "engine: a stand-in; db-2 on a storage class whose driver the operator does not know, db-3 takes 3 s to stop, db-4 takes 4 s to recover".to_owned(),
-        format!("clients: a row every {} on each database, a new connection for each, 1 s for each step, up to {} at once", PACE.interval, PACE.in_flight),
+        format!("clients: a row every {} on each database, a new connection for each, {} for each step, up to {} at once", PACE.interval, PACE.timeout, PACE.in_flight),
     ];
     if !arguments.kinds.is_empty() {
         let names: Vec<&str> = arguments.kinds.iter().map(|kind| kind.name()).collect();

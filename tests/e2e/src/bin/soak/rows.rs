@@ -1,6 +1,6 @@
 //! What the clients of one database see, while it happens.
 
-use std::path::PathBuf;
+use std::{collections::VecDeque, path::PathBuf};
 
 use e2e::{Error, Result};
 use oracle::log::{Entry, Mark, Moment, Outcome};
@@ -9,6 +9,9 @@ use crate::follow::Lines;
 
 /// A silence shorter than this is no outage: clients write a few rows a second.
 const NOTABLE: f64 = 1.0;
+
+/// More than any number of attempts of a few seconds.
+const RECENT: usize = 256;
 
 /// A time without an acknowledged row.
 #[derive(Clone, Copy, Debug)]
@@ -28,9 +31,9 @@ impl Gap {
 pub struct Rows {
     lines: Lines,
     last_ack: Option<Moment>,
-    last_failure: Option<Moment>,
+    /// How the last attempts ended: when, and whether well.
+    recent: VecDeque<(Moment, bool)>,
     gaps: Vec<Gap>,
-    acknowledged: u64,
 }
 
 impl Rows {
@@ -39,9 +42,8 @@ impl Rows {
         Self {
             lines: Lines::of(log),
             last_ack: None,
-            last_failure: None,
+            recent: VecDeque::new(),
             gaps: Vec::new(),
-            acknowledged: 0,
         }
     }
 
@@ -52,14 +54,21 @@ impl Rows {
             match entry.outcome {
                 Mark::Started => {}
                 Mark::Ended(Outcome::Ack) => self.acknowledged(entry.at),
-                Mark::Ended(Outcome::Fail | Outcome::Unknown) => self.last_failure = Some(entry.at),
+                Mark::Ended(Outcome::Fail | Outcome::Unknown) => self.ended(entry.at, false),
             }
         }
         Ok(())
     }
 
+    fn ended(&mut self, at: Moment, well: bool) {
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((at, well));
+    }
+
     fn acknowledged(&mut self, at: Moment) {
-        self.acknowledged += 1;
+        self.ended(at, true);
         if let Some(from) = self.last_ack {
             let gap = Gap { from, to: at };
             if gap.seconds() >= NOTABLE {
@@ -69,15 +78,12 @@ impl Rows {
         self.last_ack = Some(at);
     }
 
-    /// How many rows were acknowledged so far.
-    pub fn count(&self) -> u64 {
-        self.acknowledged
-    }
-
-    /// Whether rows are acknowledged now, and no attempt has failed in the last seconds.
+    /// Whether rows are acknowledged all through the last seconds, and nine of ten attempts ended well.
     pub fn is_calm(&self, now: &Moment, seconds: f64) -> bool {
-        let within = |moment: &Option<Moment>| moment.is_some_and(|moment| now.seconds_since(&moment) <= seconds);
-        within(&self.last_ack) && !within(&self.last_failure)
+        let recent = self.recent.iter().filter(|(at, _)| now.seconds_since(at) <= seconds);
+        let (all, well) = recent.fold((0, 0), |(all, well), (_, was)| (all + 1, well + usize::from(*was)));
+        let alive = self.last_ack.is_some_and(|last| now.seconds_since(&last) <= seconds / 2.0);
+        alive && well >= 3 && well * 10 >= all * 9
     }
 
     /// The longest time without a row between two moments, in seconds; 0 if there was none to speak of.
@@ -125,12 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn it_is_calm_when_rows_come_and_nothing_fails() {
-        let mut rows = rows(&[1, 2, 10]);
-        assert!(rows.is_calm(&moment(11), 3.0));
-        assert!(!rows.is_calm(&moment(20), 3.0), "silence is not calm");
-        rows.last_failure = Some(moment(9));
-        assert!(!rows.is_calm(&moment(11), 3.0));
-        assert!(rows.is_calm(&moment(13), 3.0));
+    fn it_is_calm_when_rows_come_and_hardly_anything_fails() {
+        let mut rows = rows(&[1, 2, 3, 8, 9, 10]);
+        assert!(rows.is_calm(&moment(11), 4.0));
+        assert!(!rows.is_calm(&moment(20), 4.0), "silence is not calm");
+        rows.ended(moment(10), false);
+        assert!(!rows.is_calm(&moment(11), 4.0));
     }
 }

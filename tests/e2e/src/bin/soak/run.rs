@@ -30,6 +30,8 @@ const LOOK: Duration = Duration::from_millis(1500);
 const LOGS: Duration = Duration::from_secs(5);
 /// From the end of the last cause until everything must serve.
 const RECOVERY: Duration = Duration::from_secs(240);
+/// So long a database may take that only a human can help; then the soak does what the human would.
+const HELP: Duration = Duration::from_secs(45);
 /// So long a reason to hold must stand before it counts: others pass it on their way.
 const HELD: Duration = Duration::from_secs(6);
 /// Reasons for which only a human or the node itself can free a database.
@@ -64,6 +66,10 @@ pub struct Run<'a> {
     archive: Archive,
     began: Instant,
     doubles: BTreeSet<String>,
+    /// Faults and databases about which a human has done something.
+    helped: BTreeSet<(usize, String)>,
+    /// How many faults were done, each counted for every database it hit.
+    pub done: usize,
     /// Faults that are over, or were not applicable.
     pub events: Vec<Event>,
     /// Databases that were held.
@@ -94,6 +100,8 @@ impl<'a> Run<'a> {
             archive: Archive::into(folder, &[namespace, e2e::operator::NAMESPACE])?,
             began: Instant::now(),
             doubles: BTreeSet::new(),
+            helped: BTreeSet::new(),
+            done: 0,
             events: Vec::new(),
             holds: Vec::new(),
             findings: Vec::new(),
@@ -105,27 +113,28 @@ impl<'a> Run<'a> {
     }
 
     fn find(&mut self, what: &str) {
-        let open: Vec<String> = self.open.iter().map(|it| format!("#{} {}", it.planned.number, it.planned.kind)).collect();
+        let mut open: Vec<String> = self.open.iter().map(|it| format!("#{} {}", it.planned.number, it.planned.kind)).collect();
+        if open.is_empty() {
+            open.extend(self.events.last().map(|last| format!("after #{} {}", last.number, last.kind)));
+        }
         let text = format!("{:.0} s, {}: {what}", self.seconds(), open.join(" + "));
         say(&format!("  !!!! {text}"));
         self.findings.push(text);
     }
 
     /// Does faults until so many were done, or the time is over.
-    pub fn faults(&mut self, plan: Plan, wanted: usize, limit: Duration) -> Result<usize> {
-        let mut done = 0;
+    pub fn faults(&mut self, plan: Plan, wanted: usize, limit: Duration) -> Result<()> {
         for planned in plan {
             match planned.begins {
                 Begins::Whole => self.settle()?,
                 Begins::After(seconds) => self.pass(Duration::from_secs(seconds))?,
             }
-            if done >= wanted || self.began.elapsed() >= limit {
+            if self.done >= wanted || self.began.elapsed() >= limit {
                 break;
             }
-            done += self.begin(planned)?;
+            self.done += self.begin(planned)?;
         }
-        self.settle()?;
-        Ok(done)
+        self.settle()
     }
 
     /// Yields for how many faults it counts.
@@ -336,6 +345,18 @@ impl<'a> Run<'a> {
 
     /// Waits until everything serves, and closes all faults.
     pub fn settle(&mut self) -> Result<()> {
+        let settled = self.await_whole();
+        if settled.is_err() {
+            // what did not come to its end stands in the result as such
+            let open = std::mem::take(&mut self.open);
+            self.events.extend(open.into_iter().map(|open| open.event));
+            return settled;
+        }
+        self.read_logs()?;
+        self.close()
+    }
+
+    fn await_whole(&mut self) -> Result<()> {
         let mut since = Instant::now();
         loop {
             self.tick()?;
@@ -343,7 +364,10 @@ impl<'a> Run<'a> {
                 since = Instant::now();
                 continue;
             }
-            let Some(trouble) = self.trouble() else { break };
+            let Some(trouble) = self.trouble() else { return Ok(()) };
+            if since.elapsed() >= HELP {
+                self.help()?;
+            }
             if since.elapsed() >= RECOVERY {
                 self.find(&format!("not everything serves again: {trouble}"));
                 return Err(Error::Timeout {
@@ -353,8 +377,33 @@ impl<'a> Run<'a> {
                 });
             }
         }
-        self.read_logs()?;
-        self.close()
+    }
+
+    /// What an administrator would do about a database that is said to serve and does not: take its pod away. Once for each fault.
+    fn help(&mut self) -> Result<()> {
+        let Some(last) = self.open.last() else { return Ok(()) };
+        let fault = last.planned.number;
+        let mut helped = Vec::new();
+        for member in &self.fleet {
+            let known = self.helped.contains(&(fault, member.name().to_owned()));
+            let pod = member.state.serving_pod().filter(|_| member.state.ready && !known);
+            if let (Some(pod), Some(trouble)) = (pod, member.trouble()) {
+                let sentence = format!(
+                    "{} is Ready by its status for {} s, but {trouble}; its pod is deleted",
+                    member.name(),
+                    HELP.as_secs()
+                );
+                helped.push((held(last, member, "human"), pod.name.clone(), sentence));
+            }
+        }
+        for (held, pod, sentence) in helped {
+            self.helped.insert((fault, held.instance.clone()));
+            self.holds.push(held);
+            self.find(&sentence);
+            let place = format!("--namespace={}", self.namespace);
+            self.lab.kubectl(&["delete", "pod", &pod, &place, "--wait=false"])?;
+        }
+        Ok(())
     }
 
     /// Why not everything is whole; `None` if it is.

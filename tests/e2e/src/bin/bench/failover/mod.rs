@@ -51,7 +51,7 @@ pub struct Options {
     patience: u64,
     /// Name of the testbed
     #[arg(long, default_value = "bench-failover")]
-    name: String,
+    pub name: String,
     /// Use a testbed that is up; its kubelets are taken to be as wanted
     #[arg(long)]
     reuse: bool,
