@@ -7,6 +7,7 @@
 #   make test-long         what takes too long for every run: a detach that is held back for three minutes
 #   make soak              random faults on several databases at once, an hour and more: FAULTS=200 SEED=n; result in target/soak.json
 #   make bench             outages, API requests and memory, ours beside the vendor's manifests (about an hour; docs/benchmarks.md)
+#   make bench-failover    the faults of the headline, ours beside the vendor's manifests (RUNS=10: at most 100 minutes); ONLY=fault=drain,variant=default
 #   make generate          write anew what is derived from other files
 #
 # Programs are built once, outside the checkout: SQLEDGE_CACHE (default ~/.cache/sqledge). Results lie in ./target.
@@ -33,7 +34,8 @@ OPERATOR_TESTS := $(filter-out control_plane,$(basename $(notdir $(wildcard test
 STANDIN_TESTS := $(basename $(notdir $(wildcard tests/standin/tests/*.rs)))
 
 .PHONY: fresh demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \
-	machine programs images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench soak soak-short
+	machine programs images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench soak soak-short \
+	bench-failover
 
 # ------------------------------------------------------------------------------------------------------------ the demo
 demo: machine images
@@ -146,3 +148,7 @@ fmt:
 # ------------------------------------------------------------------------------------------------------------ the figures
 bench: machine images
 	@$(SQLEDGE_PROGRAMS)/bench --name bench --out target/bench/outage.json $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+RUNS ?= 10
+bench-failover: machine images
+	@$(SQLEDGE_PROGRAMS)/bench failover --runs $(RUNS) --out target/bench/failover.json $(if $(ONLY),--only $(ONLY)) $(ARGS)

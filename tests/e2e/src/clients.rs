@@ -128,7 +128,13 @@ impl<'a> Clients<'a> {
             .args(self.access());
         command
             .args(["--epoch", &self.epoch.to_string(), "--interval", self.pace.interval])
-            .args(["--in-flight", &self.pace.in_flight.to_string(), "--timeout", self.pace.timeout, "--log"])
+            .args([
+                "--in-flight",
+                &self.pace.in_flight.to_string(),
+                "--timeout",
+                self.pace.timeout,
+                "--log",
+            ])
             .arg(self.log_file());
         command
             .stdin(Stdio::null())

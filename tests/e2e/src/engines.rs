@@ -56,7 +56,10 @@ fn look_at(pid: i32, testbed: &str) -> Option<Program> {
         _ => return None,
     };
     let environment = read("environ")?;
-    let host = environment.split('\0').find_map(|pair| pair.strip_prefix("HOSTNAME="))?.to_owned();
+    let host = environment
+        .split('\0')
+        .find_map(|pair| pair.strip_prefix("HOSTNAME="))?
+        .to_owned();
     let process = Process::at(pid)?;
     process.is_alive().then_some(Program {
         process,
@@ -71,7 +74,9 @@ fn look_at(pid: i32, testbed: &str) -> Option<Program> {
 /// Node, pod and container of a control group such as `4:freezer:/testbed-x/n1/kubepods/besteffort/podUID/CONTAINER`.
 fn place(cgroups: &str, testbed: &str) -> Option<(String, String, String)> {
     let root = format!("/testbed-{testbed}/");
-    let path = cgroups.lines().find_map(|line| line.split_once(&root).map(|(_, path)| path))?;
+    let path = cgroups
+        .lines()
+        .find_map(|line| line.split_once(&root).map(|(_, path)| path))?;
     let (node, inside) = path.split_once('/')?;
     let (pod, container) = inside.rsplit_once("/pod").and_then(|(_, rest)| rest.split_once('/'))?;
     Some((node.to_owned(), pod.to_owned(), container.to_owned()))
@@ -82,7 +87,10 @@ pub fn doubles(programs: &[Program]) -> Vec<String> {
     let mut containers: BTreeMap<(&str, &str), BTreeMap<&str, &str>> = BTreeMap::new();
     for program in programs.iter().filter(|program| program.role == Role::Engine) {
         let place = (program.node.as_str(), program.host.as_str());
-        containers.entry(place).or_default().insert(&program.container, &program.pod);
+        containers
+            .entry(place)
+            .or_default()
+            .insert(&program.container, &program.pod);
     }
     let doubled = containers.into_iter().filter(|(_, containers)| containers.len() > 1);
     doubled
@@ -114,7 +122,10 @@ mod tests {
     #[test]
     fn a_process_is_found_by_its_control_group() {
         let cgroups = "5:cpu:/other\n4:freezer:/testbed-soak/n2/kubepods/besteffort/pod12-34/abcdef\n";
-        assert_eq!(place(cgroups, "soak"), Some(("n2".to_owned(), "12-34".to_owned(), "abcdef".to_owned())));
+        assert_eq!(
+            place(cgroups, "soak"),
+            Some(("n2".to_owned(), "12-34".to_owned(), "abcdef".to_owned()))
+        );
         assert_eq!(place(cgroups, "so"), None, "another testbed's");
         assert_eq!(place("4:freezer:/testbed-soak/n2/system\n", "soak"), None, "no pod's");
     }
@@ -123,9 +134,19 @@ mod tests {
     fn parent_and_child_are_one_engine_and_two_containers_on_a_node_are_two() {
         let one = [engine("n1", "db-1", "x", "a"), engine("n1", "db-1", "x", "a")];
         assert!(doubles(&one).is_empty());
-        let apart = [engine("n1", "db-1", "x", "a"), engine("n2", "db-1", "y", "b"), engine("n1", "db-2", "z", "c")];
-        assert!(doubles(&apart).is_empty(), "what nodes do is judged by the storage host's log");
+        let apart = [
+            engine("n1", "db-1", "x", "a"),
+            engine("n2", "db-1", "y", "b"),
+            engine("n1", "db-2", "z", "c"),
+        ];
+        assert!(
+            doubles(&apart).is_empty(),
+            "what nodes do is judged by the storage host's log"
+        );
         let two = [engine("n1", "db-1", "x", "a"), engine("n1", "db-1", "y", "b")];
-        assert_eq!(doubles(&two), ["db-1 on node n1: pod x, container a and pod y, container b"]);
+        assert_eq!(
+            doubles(&two),
+            ["db-1 on node n1: pod x, container a and pod y, container b"]
+        );
     }
 }

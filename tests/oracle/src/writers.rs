@@ -129,7 +129,10 @@ impl Judge {
 /// Judges the events of all volumes, or of one.
 pub fn judge(events: &[Event], only: Option<&str>) -> Findings {
     let mut judge = Judge::default();
-    for event in events.iter().filter(|event| only.is_none_or(|only| event.volume == only)) {
+    for event in events
+        .iter()
+        .filter(|event| only.is_none_or(|only| event.volume == only))
+    {
         judge.feed(event);
     }
     judge.findings

@@ -26,10 +26,7 @@ use e2e::{
     operator,
 };
 
-use crate::{
-    report::Report,
-    subject::Variant,
-};
+use crate::{report::Report, subject::Variant};
 
 /// Measures outages, requests and memory on a testbed.
 #[derive(Parser)]
@@ -115,7 +112,9 @@ fn main() -> ExitCode {
     };
     say(&format!("\nbench: {error}"));
     if let Some(name) = testbed {
-        say(&format!("The testbed is left as it is; end it with `testbed --name {name} down`."));
+        say(&format!(
+            "The testbed is left as it is; end it with `testbed --name {name} down`."
+        ));
     }
     ExitCode::FAILURE
 }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeMap, fs, path::Path};
 
-use e2e::{Error, Result, Conditions};
+use e2e::{Conditions, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 

@@ -26,7 +26,8 @@ pub enum Variant {
 }
 
 /// What `Fast` says in its spec.
-pub const FAST: &str = "failover:\n  lease: Always\n  renewSeconds: 1\n  stopAfterSeconds: 5\n  takeoverAfterSeconds: 8";
+pub const FAST: &str =
+    "failover:\n  lease: Always\n  renewSeconds: 1\n  stopAfterSeconds: 5\n  takeoverAfterSeconds: 8";
 /// Where the tuned manifests differ from the guide's.
 const TUNED: &str = "      tolerations:
         - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 0}
@@ -132,7 +133,11 @@ impl<'a> Subject<'a> {
 
     /// ADDRESS:PORT.
     pub fn address(&self) -> Result<String> {
-        let service = if self.variant.is_ours() { NAME } else { "sqledge-deployment" };
+        let service = if self.variant.is_ours() {
+            NAME
+        } else {
+            "sqledge-deployment"
+        };
         until(60, &format!("an address of the database in {}", self.namespace), || {
             let found = self.lab.get("service", &self.namespace, service)?;
             let ip = found
@@ -232,7 +237,9 @@ impl<'a> Subject<'a> {
     /// Its processes, parents before their children.
     fn engine(&self, serving: &Serving) -> Result<Vec<Program>> {
         let all = engines::running(self.lab.bed().layout().name()).into_iter();
-        let found: Vec<_> = all.filter(|it| it.pod == serving.uid && it.role == Role::Engine).collect();
+        let found: Vec<_> = all
+            .filter(|it| it.pod == serving.uid && it.role == Role::Engine)
+            .collect();
         ensure(!found.is_empty(), || format!("pod {} runs no engine", serving.pod))?;
         Ok(found)
     }

@@ -119,7 +119,11 @@ impl<'a, 'b> Writer<'a, 'b> {
 
     /// When the engine that acknowledged last had started, by its own word.
     pub fn engine(&self) -> Result<Option<String>> {
-        Ok(self.log()?.acknowledged().last().and_then(|(_, attempt)| attempt.engine.clone()))
+        Ok(self
+            .log()?
+            .acknowledged()
+            .last()
+            .and_then(|(_, attempt)| attempt.engine.clone()))
     }
 
     /// Waits until an engine answers that was not there before.

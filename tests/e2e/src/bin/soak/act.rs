@@ -110,7 +110,10 @@ pub fn begin(lab: &Lab, planned: Planned, fleet: &[Member], busy: &BTreeSet<Stri
 /// The pod that stands for a database now.
 fn pod_of<'m>(member: &'m Member) -> Result<&'m Pod> {
     let pods = &member.state.pods;
-    let found = member.state.serving_pod().or_else(|| pods.iter().find(|pod| !pod.deleting));
+    let found = member
+        .state
+        .serving_pod()
+        .or_else(|| pods.iter().find(|pod| !pod.deleting));
     found.ok_or_else(|| Error::Broken(format!("{} has no pod now", member.name())))
 }
 
@@ -136,7 +139,13 @@ fn idle(node: String, busy: &BTreeSet<String>) -> Result<String> {
 }
 
 fn on_nodes(fleet: &[Member], nodes: &[&str]) -> Vec<usize> {
-    let hit = |member: &Member| member.state.pods.iter().any(|pod| nodes.contains(&pod.node.as_str()) && !pod.deleting);
+    let hit = |member: &Member| {
+        member
+            .state
+            .pods
+            .iter()
+            .any(|pod| nodes.contains(&pod.node.as_str()) && !pod.deleting)
+    };
     (0..fleet.len()).filter(|at| hit(&fleet[*at])).collect()
 }
 
@@ -145,7 +154,10 @@ fn hurt_instance(lab: &Lab, planned: Planned, member: &Member) -> Result<()> {
     let place = format!("--namespace={namespace}");
     let (deployment, lease) = (format!("deployment/{name}"), format!("lease/{name}-writer"));
     let mark = format!("soak.test/fault={}", planned.number);
-    let kubectl = |words: &[&str]| lab.kubectl(&[words, &[&place, "--request-timeout=10s"]].concat()).map(drop);
+    let kubectl = |words: &[&str]| {
+        lab.kubectl(&[words, &[&place, "--request-timeout=10s"]].concat())
+            .map(drop)
+    };
     match planned.kind {
         Kind::EngineKilled => signal(lab, member, Role::Engine, Signal::KILL),
         Kind::EngineHung => signal(lab, member, Role::Engine, Signal::STOP),
@@ -160,7 +172,8 @@ fn hurt_instance(lab: &Lab, planned: Planned, member: &Member) -> Result<()> {
                 "apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod, "namespace": namespace},
             });
             let path = format!("--raw=/api/v1/namespaces/{namespace}/pods/{pod}/eviction");
-            lab.bed().kubectl_with_input(&["create", &path, "--filename=-"], &eviction.to_string())?;
+            lab.bed()
+                .kubectl_with_input(&["create", &path, "--filename=-"], &eviction.to_string())?;
             Ok(())
         }
         Kind::ScaledToTwo => kubectl(&["scale", &deployment, "--replicas=2"]),
@@ -174,7 +187,8 @@ fn hurt_instance(lab: &Lab, planned: Planned, member: &Member) -> Result<()> {
                 format!("pvc/{name}-data"),
                 pod,
             ];
-            all.iter().try_for_each(|object| kubectl(&["annotate", "--overwrite", object, &mark]))
+            all.iter()
+                .try_for_each(|object| kubectl(&["annotate", "--overwrite", object, &mark]))
         }
         Kind::LeaseAnnotated => kubectl(&["annotate", "--overwrite", &lease, &mark]),
         Kind::LeaseDeleted => kubectl(&["delete", &lease, "--wait=false"]),
@@ -185,7 +199,16 @@ fn hurt_instance(lab: &Lab, planned: Planned, member: &Member) -> Result<()> {
 fn force_delete(lab: &Lab, member: &Member) -> Result<()> {
     let place = format!("--namespace={}", member.instance.namespace());
     let pod = &pod_of(member)?.name;
-    lab.kubectl(&["delete", "pod", pod, &place, "--grace-period=0", "--force", "--wait=false"]).map(drop)
+    lab.kubectl(&[
+        "delete",
+        "pod",
+        pod,
+        &place,
+        "--grace-period=0",
+        "--force",
+        "--wait=false",
+    ])
+    .map(drop)
 }
 
 /// To the guard, to all of the engine, or (to stop it) to the engine's process that serves.
@@ -247,7 +270,11 @@ fn hurt_node(lab: &Lab, planned: Planned, fleet: &[Member], name: &str) -> Resul
             Undo::Service(own, "containerd")
         }
         Kind::ForceDeletedKubeletRestarted | Kind::ForceDeletedRuntimeRestarted => {
-            let service = if planned.kind == Kind::ForceDeletedKubeletRestarted { "kubelet" } else { "containerd" };
+            let service = if planned.kind == Kind::ForceDeletedKubeletRestarted {
+                "kubelet"
+            } else {
+                "containerd"
+            };
             // before the deletion, so that it surely has not heard of it
             node.stop_service(service)?;
             let member = &fleet[planned.instance];
@@ -273,7 +300,14 @@ fn hurt_node(lab: &Lab, planned: Planned, fleet: &[Member], name: &str) -> Resul
 fn drain(lab: &Lab, node: &str) -> Result<Child> {
     let mut command = lab.bed().command("cp")?;
     command.arg(lab.bed().layout().tool("kubectl"));
-    command.args(["drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=90s"]);
+    command.args([
+        "drain",
+        node,
+        "--ignore-daemonsets",
+        "--delete-emptydir-data",
+        "--force",
+        "--timeout=90s",
+    ]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
     command.spawn().map_err(Error::file("start", "kubectl drain"))
 }
@@ -282,7 +316,15 @@ fn drain(lab: &Lab, node: &str) -> Result<Child> {
 fn hurt_control(lab: &Lab, kind: Kind) -> Result<String> {
     let kill = |namespace: &str, pod: &str| {
         let place = format!("--namespace={namespace}");
-        lab.kubectl(&["delete", "pod", pod, &place, "--grace-period=0", "--force", "--wait=false"])
+        lab.kubectl(&[
+            "delete",
+            "pod",
+            pod,
+            &place,
+            "--grace-period=0",
+            "--force",
+            "--wait=false",
+        ])
     };
     match kind {
         Kind::OperatorLeaderKilled => {
@@ -295,13 +337,21 @@ fn hurt_control(lab: &Lab, kind: Kind) -> Result<String> {
             Ok("all replicas".to_owned())
         }
         Kind::AttacherKilled => {
-            let lease = lab.get("lease", "test-storage", "external-attacher-leader-revoking-storage-test")?;
-            let holder = lease.as_ref().and_then(|lease| lease["spec"]["holderIdentity"].as_str());
+            let lease = lab.get(
+                "lease",
+                "test-storage",
+                "external-attacher-leader-revoking-storage-test",
+            )?;
+            let holder = lease
+                .as_ref()
+                .and_then(|lease| lease["spec"]["holderIdentity"].as_str());
             let holder = holder.ok_or_else(|| Error::Broken("no attacher leads now".to_owned()))?;
             kill("test-storage", holder)?;
             Ok(holder.to_owned())
         }
-        other => Err(Error::Broken(format!("{other} is not done to a part of the control plane"))),
+        other => Err(Error::Broken(format!(
+            "{other} is not done to a part of the control plane"
+        ))),
     }
 }
 

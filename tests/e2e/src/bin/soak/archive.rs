@@ -37,7 +37,10 @@ impl Archive {
         for node in lab.bed().nodes() {
             let pods = layout.disk(node.id()).join("log/pods");
             for log in self.logs(&pods) {
-                let lines = self.followed.entry(log.clone()).or_insert_with(|| Lines::of(log.clone()));
+                let lines = self
+                    .followed
+                    .entry(log.clone())
+                    .or_insert_with(|| Lines::of(log.clone()));
                 let fresh = lines.fresh()?;
                 if !fresh.is_empty() {
                     self.append(&pods, &log, &fresh)?;
@@ -49,7 +52,13 @@ impl Archive {
 
     /// NAMESPACE_POD_UID/CONTAINER/N.log. What goes while it is looked at is gone.
     fn logs(&self, pods: &Path) -> Vec<PathBuf> {
-        let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        let entries = |folder: &Path| {
+            fs::read_dir(folder)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+        };
         let wanted = |pod: &PathBuf| {
             let name = pod.file_name().and_then(|name| name.to_str()).unwrap_or_default();
             self.namespaces.iter().any(|namespace| name.starts_with(namespace))
@@ -62,7 +71,12 @@ impl Archive {
     }
 
     fn append(&mut self, pods: &Path, log: &Path, lines: &[String]) -> Result<()> {
-        let name = log.strip_prefix(pods).unwrap_or(log).display().to_string().replace('/', "_");
+        let name = log
+            .strip_prefix(pods)
+            .unwrap_or(log)
+            .display()
+            .to_string()
+            .replace('/', "_");
         let path = self.folder.join(&name);
         let mut file = OpenOptions::new()
             .create(true)

@@ -2,12 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use e2e::{
-    Clients, Error, Instance, Lab, Result,
-    clients::Pace,
-    instance::condition,
-    lab::UNLISTED_CLASS,
-};
+use e2e::{Clients, Error, Instance, Lab, Result, clients::Pace, instance::condition, lab::UNLISTED_CLASS};
 use oracle::log::Moment;
 use serde_json::Value;
 
@@ -91,16 +86,25 @@ impl Member<'_> {
     /// Why it does not serve; `None` if it does.
     pub fn trouble(&self) -> Option<String> {
         let State {
-            ready, reason, message, pod, pods, ..
+            ready,
+            reason,
+            message,
+            pod,
+            pods,
+            ..
         } = &self.state;
         if !ready {
             return Some(format!("{reason}: {message}"));
         }
         match pods.as_slice() {
             [only] if only.name == *pod && only.ready && !only.deleting => {}
+            [only] if only.name == *pod && !only.ready => return Some(format!("pod {pod} is not ready")),
             others => {
                 let names: Vec<&str> = others.iter().map(|pod| pod.name.as_str()).collect();
-                return Some(format!("pods {} where {pod} should serve alone", names.join(", ")));
+                return Some(format!(
+                    "there are pods [{}], of which {pod} should serve alone",
+                    names.join(" ")
+                ));
             }
         }
         (!self.rows.is_calm(&Moment::now(), CALM)).then(|| "clients cannot write".to_owned())
@@ -113,7 +117,10 @@ fn specification(number: usize) -> (String, String, bool) {
         // a driver the operator was not told about: its database holds after the loss of a node
         2 => (format!("storage:\n  storageClassName: {UNLISTED_CLASS}"), true),
         3 => ("env:\n- name: STANDIN_STOP_SECONDS\n  value: \"3\"".to_owned(), false),
-        4 => ("env:\n- name: STANDIN_RECOVERY_SECONDS\n  value: \"4\"".to_owned(), false),
+        4 => (
+            "env:\n- name: STANDIN_RECOVERY_SECONDS\n  value: \"4\"".to_owned(),
+            false,
+        ),
         _ => (String::new(), false),
     };
     (format!("db-{number}"), more, unlisted)
@@ -159,7 +166,13 @@ pub type Nodes = BTreeMap<String, bool>;
 /// Asks the cluster for all of them, and for its nodes.
 pub fn look(lab: &Lab, namespace: &str, members: &mut [Member]) -> Result<Nodes> {
     let place = format!("--namespace={namespace}");
-    let words = ["get", "sqledge,pods,services,nodes", &place, "--output=json", "--request-timeout=4s"];
+    let words = [
+        "get",
+        "sqledge,pods,services,nodes",
+        &place,
+        "--output=json",
+        "--request-timeout=4s",
+    ];
     let list: Value = serde_json::from_str(&lab.kubectl(&words)?).map_err(Error::malformed("a list of objects"))?;
     let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
     let mut states: BTreeMap<String, State> = BTreeMap::new();

@@ -188,7 +188,10 @@ impl Kind {
 
     /// The fault of this name.
     pub fn named(name: &str) -> Option<Self> {
-        ROUND.into_iter().chain([Self::ApiDown]).find(|kind| kind.name() == name)
+        ROUND
+            .into_iter()
+            .chain([Self::ApiDown])
+            .find(|kind| kind.name() == name)
     }
 
     /// What it is done to.

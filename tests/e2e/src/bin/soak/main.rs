@@ -99,7 +99,12 @@ fn run(arguments: &Arguments) -> Result<bool> {
                 Begins::Whole => "when everything serves".to_owned(),
                 Begins::After(seconds) => format!("{seconds} s after the one before"),
             };
-            say(&format!("#{:<4}{:36} db-{}  {begins}", planned.number, planned.kind.name(), planned.instance + 1));
+            say(&format!(
+                "#{:<4}{:36} db-{}  {begins}",
+                planned.number,
+                planned.kind.name(),
+                planned.instance + 1
+            ));
         }
         return Ok(true);
     }
@@ -217,7 +222,16 @@ fn settings(arguments: &Arguments) -> Vec<String> {
 }
 
 fn tell(report: &Report, arguments: &Arguments) -> bool {
-    let Report { faults, acknowledged, lost, writes_after_revoke, two_engines, address_changes, held, .. } = report;
+    let Report {
+        faults,
+        acknowledged,
+        lost,
+        writes_after_revoke,
+        two_engines,
+        address_changes,
+        held,
+        ..
+    } = report;
     say(&format!(
         "\nseed {}: {faults} faults in {} s; {acknowledged} rows acknowledged, {lost} lost, {writes_after_revoke} writes after a \
          revocation, {two_engines} times two engines, {address_changes} address changes, {held} held",
@@ -228,7 +242,10 @@ fn tell(report: &Report, arguments: &Arguments) -> bool {
     }
     let mut broken = report.broken();
     if *faults < arguments.faults {
-        broken.push(format!("only {faults} of {} faults fitted into the time", arguments.faults));
+        broken.push(format!(
+            "only {faults} of {} faults fitted into the time",
+            arguments.faults
+        ));
     }
     for sentence in &broken {
         say(&format!("  BROKEN: {sentence}"));
@@ -257,10 +274,14 @@ fn control(lab: &Lab) -> Result<bool> {
         })
     });
     match &found {
-        Ok(late) => say(&format!("control: storage that lies was caught, {late} writes after the detach so far")),
+        Ok(late) => say(&format!(
+            "control: storage that lies was caught, {late} writes after the detach so far"
+        )),
         Err(error) => say(&format!("control: storage that lies was NOT caught: {error}")),
     }
     fleet[0].clients.stop()?;
-    ensure(fleet[0].state.ready, || "the control's database never served".to_owned())?;
+    ensure(fleet[0].state.ready, || {
+        "the control's database never served".to_owned()
+    })?;
     Ok(found.is_ok())
 }

@@ -114,7 +114,10 @@ fn go_together(before: Kind, next: Kind, of_nodes: bool) -> bool {
     let lasts = |kind: Kind| kind.hold() != Hold::None;
     match (first, second) {
         // nothing can be asked of the cluster meanwhile; what is done on nodes can
-        (Reach::Api, _) => matches!(next, Kind::EngineKilled | Kind::EngineHung | Kind::GuardKilled | Kind::GuardHung),
+        (Reach::Api, _) => matches!(
+            next,
+            Kind::EngineKilled | Kind::EngineHung | Kind::GuardKilled | Kind::GuardHung
+        ),
         (_, Reach::Api) => !lasts(before),
         (Reach::TwoNodes, _) | (_, Reach::TwoNodes) => !(lasts(before) && lasts(next)),
         (Reach::Node, Reach::Node) => of_nodes,
@@ -130,7 +133,9 @@ impl Iterator for Plan {
             self.fill();
         }
         let may_overlap = !self.open.is_empty() && self.open.len() < AT_ONCE;
-        let beside = (may_overlap && self.random.percent(OVERLAP)).then(|| self.draw_beside()).flatten();
+        let beside = (may_overlap && self.random.percent(OVERLAP))
+            .then(|| self.draw_beside())
+            .flatten();
         let (kind, begins) = if let Some(kind) = beside {
             let seconds = 1 + self.random.below(12);
             (kind, Begins::After(u64::try_from(seconds).expect("it is below 13")))
@@ -201,7 +206,10 @@ mod tests {
     #[test]
     fn named_kinds_are_the_only_ones() {
         let plan: Vec<_> = Plan::of(1, 2, &[Kind::ApiDown, Kind::PodDeleted]).take(20).collect();
-        assert!(plan.iter().all(|it| matches!(it.kind, Kind::ApiDown | Kind::PodDeleted)));
+        assert!(
+            plan.iter()
+                .all(|it| matches!(it.kind, Kind::ApiDown | Kind::PodDeleted))
+        );
         assert!(plan.iter().any(|it| it.kind == Kind::ApiDown));
     }
 }

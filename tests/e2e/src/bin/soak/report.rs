@@ -135,7 +135,8 @@ impl Report {
             kind.done += 1;
             kind.hits += event.outages_seconds.len();
             if !event.overlapped {
-                kind.outages_seconds.extend(event.outages_seconds.values().map(|seconds| round(*seconds)));
+                kind.outages_seconds
+                    .extend(event.outages_seconds.values().map(|seconds| round(*seconds)));
             }
         }
     }

@@ -82,14 +82,22 @@ impl Rows {
     pub fn is_calm(&self, now: &Moment, seconds: f64) -> bool {
         let recent = self.recent.iter().filter(|(at, _)| now.seconds_since(at) <= seconds);
         let (all, well) = recent.fold((0, 0), |(all, well), (_, was)| (all + 1, well + usize::from(*was)));
-        let alive = self.last_ack.is_some_and(|last| now.seconds_since(&last) <= seconds / 2.0);
+        let alive = self
+            .last_ack
+            .is_some_and(|last| now.seconds_since(&last) <= seconds / 2.0);
         alive && well >= 3 && well * 10 >= all * 9
     }
 
     /// The longest time without a row between two moments, in seconds; 0 if there was none to speak of.
     pub fn longest_gap(&self, from: &Moment, to: &Moment) -> f64 {
-        let touched = self.gaps.iter().filter(|gap| gap.to.mono_ns > from.mono_ns && gap.from.mono_ns < to.mono_ns);
-        let open = self.last_ack.filter(|last| last.mono_ns < to.mono_ns).map(|last| to.seconds_since(&last));
+        let touched = self
+            .gaps
+            .iter()
+            .filter(|gap| gap.to.mono_ns > from.mono_ns && gap.from.mono_ns < to.mono_ns);
+        let open = self
+            .last_ack
+            .filter(|last| last.mono_ns < to.mono_ns)
+            .map(|last| to.seconds_since(&last));
         touched
             .map(Gap::seconds)
             .chain(open.filter(|seconds| *seconds >= NOTABLE))

@@ -113,9 +113,17 @@ impl<'a> Run<'a> {
     }
 
     fn find(&mut self, what: &str) {
-        let mut open: Vec<String> = self.open.iter().map(|it| format!("#{} {}", it.planned.number, it.planned.kind)).collect();
+        let mut open: Vec<String> = self
+            .open
+            .iter()
+            .map(|it| format!("#{} {}", it.planned.number, it.planned.kind))
+            .collect();
         if open.is_empty() {
-            open.extend(self.events.last().map(|last| format!("after #{} {}", last.number, last.kind)));
+            open.extend(
+                self.events
+                    .last()
+                    .map(|last| format!("after #{} {}", last.number, last.kind)),
+            );
         }
         let text = format!("{:.0} s, {}: {what}", self.seconds(), open.join(" + "));
         say(&format!("  !!!! {text}"));
@@ -139,7 +147,12 @@ impl<'a> Run<'a> {
 
     /// Yields for how many faults it counts.
     fn begin(&mut self, planned: Planned) -> Result<usize> {
-        let busy: BTreeSet<String> = self.open.iter().filter(|it| !it.undone).flat_map(|it| it.nodes.clone()).collect();
+        let busy: BTreeSet<String> = self
+            .open
+            .iter()
+            .filter(|it| !it.undone)
+            .flat_map(|it| it.nodes.clone())
+            .collect();
         if !self.api_is_away() {
             self.look()?;
         }
@@ -162,17 +175,28 @@ impl<'a> Run<'a> {
             moved: Vec::new(),
         };
         let Start::Begun(begun) = started else {
-            say(&format!("{at_seconds:7.1} s  #{number} {kind}: not applicable: {}", event.what));
+            say(&format!(
+                "{at_seconds:7.1} s  #{number} {kind}: not applicable: {}",
+                event.what
+            ));
             self.events.push(event);
             return Ok(0);
         };
         let names: Vec<&str> = begun.hit.iter().map(|at| self.fleet[*at].name()).collect();
-        say(&format!("{at_seconds:7.1} s  #{number} {kind}: {} [{}]", event.what, names.join(" ")));
+        say(&format!(
+            "{at_seconds:7.1} s  #{number} {kind}: {} [{}]",
+            event.what,
+            names.join(" ")
+        ));
         for open in &mut self.open {
             open.event.overlapped = true;
         }
         event.overlapped = !self.open.is_empty();
-        let pods = begun.hit.iter().map(|at| (*at, self.fleet[*at].state.pod.clone())).collect();
+        let pods = begun
+            .hit
+            .iter()
+            .map(|at| (*at, self.fleet[*at].state.pod.clone()))
+            .collect();
         let counts = begun.hit.len().max(1);
         self.open.push(Open {
             planned,
@@ -192,7 +216,9 @@ impl<'a> Run<'a> {
     }
 
     fn api_is_away(&self) -> bool {
-        self.open.iter().any(|it| it.planned.kind == Kind::ApiDown && !it.undone)
+        self.open
+            .iter()
+            .any(|it| it.planned.kind == Kind::ApiDown && !it.undone)
     }
 
     fn pass(&mut self, time: Duration) -> Result<()> {
@@ -295,14 +321,21 @@ impl<'a> Run<'a> {
         }
         for (at, since) in &open.holding {
             let member = &self.fleet[*at];
-            let answered = self.holds.iter().any(|held| held.fault == open.planned.number && held.instance == member.name());
+            let answered = self
+                .holds
+                .iter()
+                .any(|held| held.fault == open.planned.number && held.instance == member.name());
             let Some(pod) = member.state.serving_pod().filter(|_| member.unlisted) else {
                 continue;
             };
             if since.elapsed() < HELD || answered {
                 continue;
             }
-            say(&format!("           a human says that pod {} of {} is dead", pod.uid, member.name()));
+            say(&format!(
+                "           a human says that pod {} of {} is dead",
+                pod.uid,
+                member.name()
+            ));
             member.instance.annotate("sqledge.io/confirm-node-dead", &pod.uid)?;
             self.holds.push(held(open, member, "human"));
         }
@@ -314,14 +347,24 @@ impl<'a> Run<'a> {
         for at in open.hit.clone() {
             let member = &self.fleet[at];
             let waited = open.holding.get(&at).is_some_and(|since| since.elapsed() >= HELD);
-            let known = self.holds.iter().any(|it| it.fault == number && it.instance == member.name());
+            let known = self
+                .holds
+                .iter()
+                .any(|it| it.fault == number && it.instance == member.name());
             if waited && !known {
-                say(&format!("           {} is held: {}", member.name(), member.state.reason));
+                say(&format!(
+                    "           {} is held: {}",
+                    member.name(),
+                    member.state.reason
+                ));
                 self.holds.push(held(open, member, "node"));
             } else if matches!(kind.hold(), Hold::UntilServed(_)) && !known {
                 if let Some(trouble) = member.trouble() {
                     let after = open.began.elapsed().as_secs();
-                    let text = format!("#{number} {kind}: {} does not serve after {after} s: {trouble}", member.name());
+                    let text = format!(
+                        "#{number} {kind}: {} does not serve after {after} s: {trouble}",
+                        member.name()
+                    );
                     self.find(&text);
                 }
             }
@@ -330,14 +373,19 @@ impl<'a> Run<'a> {
             Ok(complaint) => {
                 open.undone = true;
                 if kind.hold() != Hold::None {
-                    say(&format!("{:7.1} s  #{number} {kind}: its cause has ended", self.seconds()));
+                    say(&format!(
+                        "{:7.1} s  #{number} {kind}: its cause has ended",
+                        self.seconds()
+                    ));
                 }
                 if let Some(complaint) = complaint {
                     self.find(&format!("#{number} {kind}: {complaint}"));
                 }
             }
             // as long as the rest of the cluster is being hurt; `settle` has the last word
-            Err(error) => say(&format!("           #{number} {kind}: its cause cannot be ended yet: {error}")),
+            Err(error) => say(&format!(
+                "           #{number} {kind}: its cause cannot be ended yet: {error}"
+            )),
         }
         self.looked = None;
         Ok(())
@@ -412,8 +460,15 @@ impl<'a> Run<'a> {
         if !fresh {
             return Some("the cluster was not asked yet".to_owned());
         }
-        let nodes = self.nodes.iter().filter(|(_, open)| !**open).map(|(name, _)| format!("node {name} is not ready"));
-        let members = self.fleet.iter().filter_map(|it| it.trouble().map(|trouble| format!("{}: {trouble}", it.name())));
+        let nodes = self
+            .nodes
+            .iter()
+            .filter(|(_, open)| !**open)
+            .map(|(name, _)| format!("node {name} is not ready"));
+        let members = self
+            .fleet
+            .iter()
+            .filter_map(|it| it.trouble().map(|trouble| format!("{}: {trouble}", it.name())));
         let all: Vec<String> = nodes.chain(members).collect();
         (!all.is_empty()).then(|| all.join("; "))
     }
@@ -432,8 +487,16 @@ impl<'a> Run<'a> {
                 }
                 hit.insert(*at);
             }
-            let Event { outages_seconds, moved, number, .. } = &open.event;
-            say(&format!("{:7.1} s  #{number} over: {outages_seconds:?} moved {moved:?}", self.seconds()));
+            let Event {
+                outages_seconds,
+                moved,
+                number,
+                ..
+            } = &open.event;
+            say(&format!(
+                "{:7.1} s  #{number} over: {outages_seconds:?} moved {moved:?}",
+                self.seconds()
+            ));
             self.events.push(open.event);
         }
         for at in hit {

@@ -24,7 +24,10 @@ impl Storage {
 
     /// Takes in what came since the last time; yields what is wrong with it, in words.
     pub fn read(&mut self) -> Result<Vec<String>> {
-        let known = (self.judge.findings().late.len(), self.judge.findings().interleaved.len());
+        let known = (
+            self.judge.findings().late.len(),
+            self.judge.findings().interleaved.len(),
+        );
         for line in self.lines.fresh()? {
             let event: Event =
                 serde_json::from_str(&line).map_err(Error::malformed("a line of the storage host's log"))?;
@@ -38,7 +41,9 @@ impl Storage {
         };
         let Findings { late, interleaved, .. } = self.judge.findings();
         let late = late[known.0..].iter().map(describe("a write after the detach"));
-        let turns = interleaved[known.1..].iter().map(describe("a write after another node's"));
+        let turns = interleaved[known.1..]
+            .iter()
+            .map(describe("a write after another node's"));
         Ok(late.chain(turns).collect())
     }
 

@@ -77,11 +77,18 @@ impl Fault {
         match self {
             Self::EngineKilled | Self::EngineHung | Self::PodDeleted => {}
             Self::Drain => {
-                let limits = ["--ignore-daemonsets", "--delete-emptydir-data", "--force", "--timeout=120s"];
+                let limits = [
+                    "--ignore-daemonsets",
+                    "--delete-emptydir-data",
+                    "--force",
+                    "--timeout=120s",
+                ];
                 lab.kubectl(&[&["drain", node], &limits[..]].concat())?;
             }
             Self::NodePowerOff => bed.node(node)?.power_off()?,
-            Self::NodePartitioned => bed.partition(node, &[Peers::Api, Peers::Storage, Peers::Clients, Peers::Nodes])?,
+            Self::NodePartitioned => {
+                bed.partition(node, &[Peers::Api, Peers::Storage, Peers::Clients, Peers::Nodes])?
+            }
             Self::NodePaused => bed.node(node)?.pause()?,
         }
         Ok(())

@@ -78,12 +78,24 @@ enum Choice {
 
 impl Choice {
     fn of(text: &str) -> Result<Self, String> {
-        let (key, value) = text.split_once('=').ok_or_else(|| format!("`{text}` is not of the form fault=NAME"))?;
+        let (key, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("`{text}` is not of the form fault=NAME"))?;
         let unknown = || format!("there is no {key} `{value}`");
         match key {
-            "fault" => Fault::ALL.into_iter().find(|it| it.name() == value).map(Self::Fault).ok_or_else(unknown),
-            "variant" => VARIANTS.into_iter().find(|it| short(*it) == value).map(Self::Variant).ok_or_else(unknown),
-            "kubelet" => Kubelet::from_str(value, false).map(Self::Kubelet).map_err(|_| unknown()),
+            "fault" => Fault::ALL
+                .into_iter()
+                .find(|it| it.name() == value)
+                .map(Self::Fault)
+                .ok_or_else(unknown),
+            "variant" => VARIANTS
+                .into_iter()
+                .find(|it| short(*it) == value)
+                .map(Self::Variant)
+                .ok_or_else(unknown),
+            "kubelet" => Kubelet::from_str(value, false)
+                .map(Self::Kubelet)
+                .map_err(|_| unknown()),
             _ => Err(format!("`{key}` is none of fault, variant, kubelet")),
         }
     }
@@ -115,28 +127,57 @@ impl Options {
     fn wanted(&self) -> BTreeSet<Wanted> {
         let all = [Kubelet::Default, Kubelet::Status1s].into_iter().flat_map(|kubelet| {
             VARIANTS.into_iter().flat_map(move |variant| {
-                Fault::ALL.into_iter().map(move |fault| Wanted { kubelet, variant, fault })
+                Fault::ALL.into_iter().map(move |fault| Wanted {
+                    kubelet,
+                    variant,
+                    fault,
+                })
             })
         });
-        all.filter(|it| self.everything || it.tells_something()).filter(|it| self.is_chosen(*it)).collect()
+        all.filter(|it| self.everything || it.tells_something())
+            .filter(|it| self.is_chosen(*it))
+            .collect()
     }
 
     fn is_chosen(&self, wanted: Wanted) -> bool {
-        let Wanted { kubelet, variant, fault } = wanted;
+        let Wanted {
+            kubelet,
+            variant,
+            fault,
+        } = wanted;
         let fits = |one: &dyn Fn(&Choice) -> Option<bool>| {
             let mut said = self.only.iter().filter_map(one).peekable();
             said.peek().is_none() || said.any(|fits| fits)
         };
-        fits(&|choice| if let Choice::Fault(it) = choice { Some(*it == fault) } else { None })
-            && fits(&|choice| if let Choice::Variant(it) = choice { Some(*it == variant) } else { None })
-            && fits(&|choice| if let Choice::Kubelet(it) = choice { Some(*it == kubelet) } else { None })
+        fits(&|choice| {
+            if let Choice::Fault(it) = choice {
+                Some(*it == fault)
+            } else {
+                None
+            }
+        }) && fits(&|choice| {
+            if let Choice::Variant(it) = choice {
+                Some(*it == variant)
+            } else {
+                None
+            }
+        }) && fits(&|choice| {
+            if let Choice::Kubelet(it) = choice {
+                Some(*it == kubelet)
+            } else {
+                None
+            }
+        })
     }
 }
 
 impl Wanted {
     /// Leases and the kubelet's period matter where a volume leaves a node that says nothing.
     fn tells_something(self) -> bool {
-        let silent = matches!(self.fault, Fault::NodePowerOff | Fault::NodePartitioned | Fault::NodePaused);
+        let silent = matches!(
+            self.fault,
+            Fault::NodePowerOff | Fault::NodePartitioned | Fault::NodePaused
+        );
         match (self.kubelet, self.variant) {
             (Kubelet::Default, Variant::Fast) => silent,
             (Kubelet::Default, _) => true,
@@ -149,7 +190,9 @@ impl Wanted {
 pub fn run(options: &Options) -> Result<()> {
     let wanted = options.wanted();
     if wanted.is_empty() {
-        return Err(Error::Broken("no row fits all of --only; with --everything there are more".to_owned()));
+        return Err(Error::Broken(
+            "no row fits all of --only; with --everything there are more".to_owned(),
+        ));
     }
     // an unreadable file of an earlier run is an error before the hours, not after them
     Report::read(&options.out)?;
@@ -160,7 +203,11 @@ pub fn run(options: &Options) -> Result<()> {
             on_one_cluster(options, kubelet, &rows)?;
         }
     }
-    say(&format!("Result after {} min: {}", began.elapsed().as_secs() / 60, options.out.display()));
+    say(&format!(
+        "Result after {} min: {}",
+        began.elapsed().as_secs() / 60,
+        options.out.display()
+    ));
     Ok(())
 }
 
@@ -175,11 +222,20 @@ fn on_one_cluster(options: &Options, kubelet: Kubelet, rows: &BTreeSet<Wanted>) 
         };
         Lab::up_with(&options.name, programs, period)?
     };
-    let bench = Bench { lab: &lab, options, kubelet };
+    let bench = Bench {
+        lab: &lab,
+        options,
+        kubelet,
+    };
     let of_vendors = rows.iter().filter(|it| !it.variant.is_ours());
-    let faults: Vec<Fault> = Fault::ALL.into_iter().filter(|fault| of_vendors.clone().any(|it| it.fault == *fault)).collect();
-    let variants: Vec<Variant> =
-        VARIANTS.into_iter().filter(|variant| of_vendors.clone().any(|it| it.variant == *variant)).collect();
+    let faults: Vec<Fault> = Fault::ALL
+        .into_iter()
+        .filter(|fault| of_vendors.clone().any(|it| it.fault == *fault))
+        .collect();
+    let variants: Vec<Variant> = VARIANTS
+        .into_iter()
+        .filter(|variant| of_vendors.clone().any(|it| it.variant == *variant))
+        .collect();
     // before the operator is there: a machine of two processors would notice
     if !faults.is_empty() {
         vendors::measure(&bench, &variants, &faults)?;
@@ -189,8 +245,11 @@ fn on_one_cluster(options: &Options, kubelet: Kubelet, rows: &BTreeSet<Wanted>) 
         faults::await_everything_ready(&lab)?;
     }
     for variant in [Variant::Operator, Variant::Fast] {
-        let faults: Vec<Fault> =
-            rows.iter().filter(|it| it.variant == variant).map(|it| it.fault).collect();
+        let faults: Vec<Fault> = rows
+            .iter()
+            .filter(|it| it.variant == variant)
+            .map(|it| it.fault)
+            .collect();
         if variant == Variant::Fast && !faults.is_empty() && !knows_leases(&lab)? {
             say("==== fast: left out, the resource has no spec.failover.renewSeconds");
             continue;
@@ -205,7 +264,10 @@ fn on_one_cluster(options: &Options, kubelet: Kubelet, rows: &BTreeSet<Wanted>) 
 /// Whether the installed resource can say what `fast` says.
 fn knows_leases(lab: &Lab) -> Result<bool> {
     let path = "--output=jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.failover.properties.renewSeconds}";
-    Ok(!lab.kubectl(&["get", "crd", "sqledgeinstances.sqledge.io", path])?.trim().is_empty())
+    Ok(!lab
+        .kubectl(&["get", "crd", "sqledgeinstances.sqledge.io", path])?
+        .trim()
+        .is_empty())
 }
 
 /// A cluster to measure on.
@@ -217,11 +279,23 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Writes a row down, whatever comes next.
-    fn put(&self, fault: Fault, variant: Variant, conditions: &Conditions, samples: Vec<Sample>, late: usize) -> Result<()> {
+    fn put(
+        &self,
+        fault: Fault,
+        variant: Variant,
+        conditions: &Conditions,
+        samples: Vec<Sample>,
+        late: usize,
+    ) -> Result<()> {
         let mut row = Row::of(fault.name(), short(variant), conditions, samples);
         self.kubelet.name().clone_into(&mut row.kubelet);
         row.late_writes = late;
-        let Row { outages_seconds, lost_rows, wrong_rows, .. } = &row;
+        let Row {
+            outages_seconds,
+            lost_rows,
+            wrong_rows,
+            ..
+        } = &row;
         say(&format!(
             "==== {} {} {}: {outages_seconds:?}, {lost_rows} lost, {wrong_rows} wrong, {late} late",
             fault.name(),
@@ -250,7 +324,10 @@ fn late_writes(subject: &Subject) -> Result<usize> {
 fn settings() -> Vec<String> {
     let mut settings = crate::settings();
     settings.push(format!("fast: spec.{}", FAST.replace("\n  ", ", ").replace(":,", ":")));
-    settings.push("vendor-tuned: tolerations for unreachable and not-ready nodes of 0 s, and tests/e2e/vendor/force-delete.sh".to_owned());
+    settings.push(
+        "vendor-tuned: tolerations for unreachable and not-ready nodes of 0 s, and tests/e2e/vendor/force-delete.sh"
+            .to_owned(),
+    );
     settings.push("status-1s: kubelets with nodeStatusUpdateFrequency 1s".to_owned());
     settings
 }
@@ -274,7 +351,12 @@ mod tests {
     #[test]
     fn by_default_every_fault_is_measured_with_default_kubelets_and_the_loss_of_a_node_with_quick_ones_too() {
         let all = wanted(&[]);
-        assert_eq!(all.iter().filter(|it| it.kubelet == Kubelet::Default && it.variant == Variant::Operator).count(), 7);
+        assert_eq!(
+            all.iter()
+                .filter(|it| it.kubelet == Kubelet::Default && it.variant == Variant::Operator)
+                .count(),
+            7
+        );
         assert_eq!(all.iter().filter(|it| it.kubelet == Kubelet::Status1s).count(), 4);
         assert_eq!(wanted(&["--everything"]).len(), 7 * 4 * 2);
     }

@@ -16,7 +16,12 @@ const LIMIT: u64 = 300;
 pub fn measure(bench: &Bench, variant: Variant, faults: &[Fault]) -> Result<()> {
     let subject = Subject::create_serving(bench.lab, variant, &format!("ours-{}", short(variant)))?;
     for fault in faults {
-        say(&format!("---- {} {} {}", fault.name(), short(variant), bench.kubelet.name()));
+        say(&format!(
+            "---- {} {} {}",
+            fault.name(),
+            short(variant),
+            bench.kubelet.name()
+        ));
         let (conditions, before) = (bench.conditions(), late_writes(&subject)?);
         let mut samples = Vec::new();
         for _ in 0..bench.options.runs {

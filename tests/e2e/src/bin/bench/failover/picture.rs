@@ -40,7 +40,9 @@ const HEIGHT: f64 = 22.0;
 const STEP: f64 = 34.0;
 const TOP: f64 = 62.0;
 /// Of phases in the order in which they come; told apart without colour by their order and by the words below.
-const COLOURS: [&str; 8] = ["#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#9c755f"];
+const COLOURS: [&str; 8] = [
+    "#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#59a14f", "#edc948", "#b07aa1", "#9c755f",
+];
 
 /// Draws, or compares.
 pub fn run(options: &Options) -> Result<()> {
@@ -48,15 +50,26 @@ pub fn run(options: &Options) -> Result<()> {
     if options.check {
         let there = fs::read_to_string(&options.to).map_err(Error::file("read", &options.to))?;
         return ensure(there == drawn, || {
-            format!("{} is not the picture of {}: run `bench picture` and commit it", options.to.display(), options.from.display())
+            format!(
+                "{} is not the picture of {}: run `bench picture` and commit it",
+                options.to.display(),
+                options.from.display()
+            )
         });
     }
     fs::write(&options.to, drawn).map_err(Error::file("write", &options.to))
 }
 
 fn draw(report: &Report, fault: &str) -> Result<String> {
-    let bars: Vec<Bar> = report.rows.iter().filter(|row| row.fault == fault).filter_map(bar).collect();
-    ensure(!bars.is_empty(), || format!("the result has no phases of {fault}: run `bench failover --only fault={fault}`"))?;
+    let bars: Vec<Bar> = report
+        .rows
+        .iter()
+        .filter(|row| row.fault == fault)
+        .filter_map(bar)
+        .collect();
+    ensure(!bars.is_empty(), || {
+        format!("the result has no phases of {fault}: run `bench failover --only fault={fault}`")
+    })?;
     let longest = bars.iter().map(|bar| bar.whole).fold(1.0, f64::max);
     let scale = WIDTH / longest;
     let rows = f64::from(u16::try_from(bars.len()).expect("a picture has few bars"));
@@ -71,7 +84,13 @@ fn draw(report: &Report, fault: &str) -> Result<String> {
     let mut names: Vec<String> = Vec::new();
     for (index, bar) in (0_u16..).zip(&bars) {
         let y = TOP + f64::from(index) * STEP;
-        let _ = writeln!(svg, "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>", LEFT - 8.0, y + 16.0, escaped(&bar.title));
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.0}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
+            LEFT - 8.0,
+            y + 16.0,
+            escaped(&bar.title)
+        );
         let mut x = LEFT;
         for (name, seconds) in &bar.parts {
             let at = names.iter().position(|known| known == name).unwrap_or_else(|| {
@@ -87,13 +106,29 @@ fn draw(report: &Report, fault: &str) -> Result<String> {
             );
             x += seconds * scale;
         }
-        let _ = writeln!(svg, "<text x=\"{:.1}\" y=\"{:.1}\">{:.1} s</text>", LEFT + bar.whole * scale + 6.0, y + 16.0, bar.whole);
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.1}\" y=\"{:.1}\">{:.1} s</text>",
+            LEFT + bar.whole * scale + 6.0,
+            y + 16.0,
+            bar.whole
+        );
     }
     let mut x = 10.0;
     for (index, name) in names.iter().enumerate() {
         let y = axis + 24.0;
-        let _ = writeln!(svg, "<rect x=\"{x:.0}\" y=\"{y:.0}\" width=\"12\" height=\"12\" fill=\"{}\"/>", COLOURS[index % COLOURS.len()]);
-        let _ = writeln!(svg, "<text x=\"{:.0}\" y=\"{:.0}\">{}</text>", x + 17.0, y + 11.0, escaped(name));
+        let _ = writeln!(
+            svg,
+            "<rect x=\"{x:.0}\" y=\"{y:.0}\" width=\"12\" height=\"12\" fill=\"{}\"/>",
+            COLOURS[index % COLOURS.len()]
+        );
+        let _ = writeln!(
+            svg,
+            "<text x=\"{:.0}\" y=\"{:.0}\">{}</text>",
+            x + 17.0,
+            y + 11.0,
+            escaped(name)
+        );
         x += 34.0 + 7.5 * f64::from(u16::try_from(name.len()).unwrap_or(20));
     }
     svg.push_str("</svg>\n");
@@ -102,7 +137,10 @@ fn draw(report: &Report, fault: &str) -> Result<String> {
 
 /// Of the worst sample that has a record: its phases, cut at the fault, and what clients still needed after them.
 fn bar(row: &Row) -> Option<Bar> {
-    let samples = row.phases.iter().filter_map(|record| Some((record["clients_back_after_fault_seconds"].as_f64()?, record)));
+    let samples = row
+        .phases
+        .iter()
+        .filter_map(|record| Some((record["clients_back_after_fault_seconds"].as_f64()?, record)));
     let (whole, record) = samples.max_by(|a, b| a.0.total_cmp(&b.0))?;
     let mut at = record["started_after_fault_seconds"].as_f64()?;
     let mut parts = Vec::new();
@@ -142,16 +180,30 @@ mod tests {
             "clients_back_after_fault_seconds": 20.0, "started_after_fault_seconds": -5.0,
             "phases": [{"name": "Detecting", "milliseconds": 15_000}, {"name": "Starting <&>", "milliseconds": 8_000}],
         });
-        let sample = Sample { outage: Some(20.0), rows: Judgement::default(), record, remark: Value::Null };
+        let sample = Sample {
+            outage: Some(20.0),
+            rows: Judgement::default(),
+            record,
+            remark: Value::Null,
+        };
         let mut report = Report::default();
-        report.put("node-power-off", "default", &Conditions::now(Path::new(".")), vec![sample]);
+        report.put(
+            "node-power-off",
+            "default",
+            &Conditions::now(Path::new(".")),
+            vec![sample],
+        );
         report
     }
 
     #[test]
     fn a_bar_begins_with_the_fault_and_ends_with_the_clients() {
         let bar = bar(&report().rows[0]).unwrap();
-        let parts: Vec<_> = bar.parts.iter().map(|(name, seconds)| (name.as_str(), *seconds)).collect();
+        let parts: Vec<_> = bar
+            .parts
+            .iter()
+            .map(|(name, seconds)| (name.as_str(), *seconds))
+            .collect();
         assert_eq!(parts, [("Detecting", 10.0), ("Starting <&>", 8.0), ("Clients", 2.0)]);
     }
 
@@ -159,7 +211,10 @@ mod tests {
     fn the_same_result_gives_the_same_picture_and_names_are_escaped() {
         let drawn = draw(&report(), "node-power-off").unwrap();
         assert_eq!(drawn, draw(&report(), "node-power-off").unwrap());
-        assert!(drawn.contains("Starting &lt;&amp;&gt;") && !drawn.contains("<&>"), "{drawn}");
+        assert!(
+            drawn.contains("Starting &lt;&amp;&gt;") && !drawn.contains("<&>"),
+            "{drawn}"
+        );
     }
 
     #[test]

@@ -35,9 +35,14 @@ impl Script {
     fn start(lab: &Lab) -> Result<Self> {
         let mut command = lab.bed().command("cp")?;
         command.arg(lab.programs().checkout.join("tests/e2e/vendor/force-delete.sh"));
-        command.arg(lab.bed().layout().tool("kubectl")).arg("app=sqledge,tuned=yes");
+        command
+            .arg(lab.bed().layout().tool("kubectl"))
+            .arg("app=sqledge,tuned=yes");
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        command.spawn().map(Self).map_err(Error::file("start", "force-delete.sh"))
+        command
+            .spawn()
+            .map(Self)
+            .map_err(Error::file("start", "force-delete.sh"))
     }
 }
 
@@ -68,9 +73,12 @@ impl Watched<'_, '_> {
 pub fn measure(bench: &Bench, variants: &[Variant], faults: &[Fault]) -> Result<()> {
     let lab = bench.lab;
     lab.only_node(DOOMED)?;
-    let made = variants.iter().flat_map(|variant| (1..=SAMPLES).map(move |number| (*variant, number)));
-    let subjects: Vec<Subject> =
-        made.map(|(variant, number)| Subject::create(lab, variant, &format!("{}-{number}", short(variant)))).collect::<Result<_>>()?;
+    let made = variants
+        .iter()
+        .flat_map(|variant| (1..=SAMPLES).map(move |number| (*variant, number)));
+    let subjects: Vec<Subject> = made
+        .map(|(variant, number)| Subject::create(lab, variant, &format!("{}-{number}", short(variant))))
+        .collect::<Result<_>>()?;
     for subject in &subjects {
         subject.await_serving(240, None)?;
     }
@@ -94,27 +102,40 @@ fn gather(lab: &Lab, subjects: &[Subject]) -> Result<()> {
         }
     }
     for subject in subjects {
-        until(240, &format!("the database in {} is on node {DOOMED}", subject.namespace), || {
-            Ok(match subject.serving()? {
-                Seen::There(now) if now.node == DOOMED => Seen::There(()),
-                Seen::There(now) => Seen::NotYet(format!("on node {}", now.node)),
-                Seen::NotYet(why) => Seen::NotYet(why),
-            })
-        })?;
+        until(
+            240,
+            &format!("the database in {} is on node {DOOMED}", subject.namespace),
+            || {
+                Ok(match subject.serving()? {
+                    Seen::There(now) if now.node == DOOMED => Seen::There(()),
+                    Seen::There(now) => Seen::NotYet(format!("on node {}", now.node)),
+                    Seen::NotYet(why) => Seen::NotYet(why),
+                })
+            },
+        )?;
     }
     lab.open_all_nodes()
 }
 
 fn once(bench: &Bench, fault: Fault, variants: &[Variant], subjects: &[Subject]) -> Result<()> {
     let lab = bench.lab;
-    let serving = subjects.iter().map(|subject| subject.await_serving(60, None)).collect::<Result<Vec<_>>>()?;
+    let serving = subjects
+        .iter()
+        .map(|subject| subject.await_serving(60, None))
+        .collect::<Result<Vec<_>>>()?;
     debug_assert!(hurt::nodes(&serving).len() <= 1, "all were gathered");
     let conditions = bench.conditions();
     let mut watched = Vec::new();
     for subject in subjects {
         // fewer attempts than elsewhere: ten writers hang for minutes
         let (writer, late) = (Writer::start(subject, "250ms")?, late_writes(subject)?);
-        watched.push(Watched { engine: writer.engine()?, subject, writer, at: Timestamp::now(), late });
+        watched.push(Watched {
+            engine: writer.engine()?,
+            subject,
+            writer,
+            at: Timestamp::now(),
+            late,
+        });
     }
     for (one, serving) in watched.iter_mut().zip(&serving) {
         one.at = Timestamp::now();
@@ -127,14 +148,22 @@ fn once(bench: &Bench, fault: Fault, variants: &[Variant], subjects: &[Subject])
         watched.iter_mut().for_each(|one| one.at = at);
         fault.hurt_node(lab, DOOMED)?;
     }
-    say(&format!("---- {}: {} databases of the vendor's manifests on node {DOOMED}", fault.name(), watched.len()));
+    say(&format!(
+        "---- {}: {} databases of the vendor's manifests on node {DOOMED}",
+        fault.name(),
+        watched.len()
+    ));
     await_recovery(bench, fault, &watched)?;
 
     let mut ends = Vec::new();
     for one in &watched {
         let recovered = one.is_back()?;
         let outage = one.writer.outage(one.at)?;
-        let state = if recovered { Value::Null } else { account::of(one.subject, one.at)? };
+        let state = if recovered {
+            Value::Null
+        } else {
+            account::of(one.subject, one.at)?
+        };
         ends.push((recovered.then_some(outage.seconds), outage.seconds, state));
     }
     // to read back what was promised the database must be there again, whatever brings it back
@@ -147,7 +176,11 @@ fn once(bench: &Bench, fault: Fault, variants: &[Variant], subjects: &[Subject])
     }
     let mut rows: Vec<(Variant, Vec<Sample>, usize)> = variants.iter().map(|it| (*it, Vec::new(), 0)).collect();
     for (one, (outage, silent, state)) in watched.into_iter().zip(ends) {
-        let back = until(300, &format!("{} answers after its node is back", one.subject.namespace), || one.is_back());
+        let back = until(
+            300,
+            &format!("{} answers after its node is back", one.subject.namespace),
+            || one.is_back(),
+        );
         let back = back.map(|()| (Timestamp::now() - ended).total(Unit::Second).unwrap_or_default());
         let judged = one.writer.finish()?;
         let late = late_writes(one.subject)? - one.late;
@@ -156,14 +189,20 @@ fn once(bench: &Bench, fault: Fault, variants: &[Variant], subjects: &[Subject])
         } else {
             json!({"silent_for_seconds": silent, "state": state, "back_after_repair_seconds": back.ok()})
         };
-        let sample = Sample { outage, rows: judged, record: Value::Null, remark };
+        let sample = Sample {
+            outage,
+            rows: judged,
+            record: Value::Null,
+            remark,
+        };
         faults::tell(fault.name(), one.subject.variant, &sample);
         if let Some(row) = rows.iter_mut().find(|row| row.0 == one.subject.variant) {
             row.1.push(sample);
             row.2 += late;
         }
     }
-    rows.into_iter().try_for_each(|(variant, samples, late)| bench.put(fault, variant, &conditions, samples, late))
+    rows.into_iter()
+        .try_for_each(|(variant, samples, late)| bench.put(fault, variant, &conditions, samples, late))
 }
 
 /// Waits until all are back, or nothing more is to be expected.
@@ -175,10 +214,19 @@ fn await_recovery(bench: &Bench, fault: Fault, watched: &[Watched]) -> Result<()
     };
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(limit) {
-        let back = watched.iter().map(|one| Ok((one.subject.variant, one.is_back()?))).collect::<Result<Vec<_>>>()?;
+        let back = watched
+            .iter()
+            .map(|one| Ok((one.subject.variant, one.is_back()?)))
+            .collect::<Result<Vec<_>>>()?;
         // what the plain manifests do about a silent node was awaited once
-        let waits = |variant: Variant| variant == Variant::VendorTuned || !matches!(fault, Fault::NodePartitioned | Fault::NodePaused);
-        if back.iter().filter(|(variant, _)| waits(*variant)).all(|(_, back)| *back) {
+        let waits = |variant: Variant| {
+            variant == Variant::VendorTuned || !matches!(fault, Fault::NodePartitioned | Fault::NodePaused)
+        };
+        if back
+            .iter()
+            .filter(|(variant, _)| waits(*variant))
+            .all(|(_, back)| *back)
+        {
             break;
         }
         // two looks a second at ten logs would be what the machine does
