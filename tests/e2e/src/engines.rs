@@ -50,11 +50,7 @@ fn look_at(pid: i32, testbed: &str) -> Option<Program> {
     let read = |file: &str| fs::read_to_string(format!("/proc/{pid}/{file}")).ok();
     let (node, pod, container) = place(&read("cgroup")?, testbed)?;
     let command = read("cmdline")?;
-    let role = match command.split('\0').next()? {
-        program if program.ends_with("/sqlservr") => Role::Engine,
-        program if program.ends_with("guard") => Role::Guard,
-        _ => return None,
-    };
+    let role = role(&command)?;
     let environment = read("environ")?;
     let host = environment
         .split('\0')
@@ -69,6 +65,16 @@ fn look_at(pid: i32, testbed: &str) -> Option<Program> {
         host,
         container,
     })
+}
+
+/// By the words of a command line. A guard's probes are programs of its name, too.
+fn role(command: &str) -> Option<Role> {
+    let mut words = command.split('\0');
+    match (words.next()?, words.next()) {
+        (program, _) if program.ends_with("/sqlservr") => Some(Role::Engine),
+        (program, Some("run")) if program.ends_with("/sqledge-guard") => Some(Role::Guard),
+        _ => None,
+    }
 }
 
 /// Node, pod and container of a control group such as `4:freezer:/testbed-x/n1/kubepods/besteffort/podUID/CONTAINER`.
@@ -128,6 +134,15 @@ mod tests {
         );
         assert_eq!(place(cgroups, "so"), None, "another testbed's");
         assert_eq!(place("4:freezer:/testbed-soak/n2/system\n", "soak"), None, "no pod's");
+    }
+
+    #[test]
+    fn a_guard_is_told_from_its_probes_and_from_the_engine_it_runs() {
+        let guard = "/sqledge/sqledge-guard\0run\0--\0/opt/mssql/bin/sqlservr\0";
+        assert_eq!(role(guard), Some(Role::Guard));
+        assert_eq!(role("/opt/mssql/bin/sqlservr\0"), Some(Role::Engine));
+        assert_eq!(role("/sqledge/sqledge-guard\0probe\0--port\x001433\0"), None);
+        assert_eq!(role("/pause\0"), None);
     }
 
     #[test]
