@@ -279,7 +279,7 @@ impl<'a> Clients<'a> {
             .arg(self.lab.programs().program("oracle"))
             .arg("verify")
             .args(self.access())
-            .args(["--json", "--wait", "20s", "--log"]);
+            .args(["--json", "--wait", "60s", "--timeout", self.pace.timeout, "--log"]);
         let output = command
             .arg(self.log_file())
             .stdin(Stdio::null())

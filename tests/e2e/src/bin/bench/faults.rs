@@ -127,7 +127,7 @@ fn once(subject: &Subject, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<
 pub fn once_within(subject: &Subject, limit: u64, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<Sample> {
     let (before, earlier) = (subject.await_serving(60, None)?, subject.record()?);
     let writer = Writer::start(subject, "50ms")?;
-    let engine = writer.engine()?;
+    let (engine, audited) = (writer.engine()?, subject.lab.bed().audit_log_length()?);
     let at = Timestamp::now();
     hurt(&before)?;
     // neither pod nor container need be another one: an engine may be restarted inside its container
@@ -151,7 +151,7 @@ pub fn once_within(subject: &Subject, limit: u64, hurt: impl FnOnce(&Serving) ->
     };
     let mut record = record(subject, at, &earlier, outage.to.as_ref().map(|back| back.wall))?;
     if !record.is_null() {
-        record["requests_of_the_operator"] = requests::of_a_failover(subject.lab, at, Timestamp::now())?;
+        record["requests_of_the_operator"] = requests::of_a_failover(subject.lab, audited, at, Timestamp::now())?;
     }
     let rows = writer.finish()?;
     Ok(Sample {

@@ -29,7 +29,7 @@ const LOOK: Duration = Duration::from_millis(1500);
 /// Between two looks at the longer logs.
 const LOGS: Duration = Duration::from_secs(5);
 /// From the end of the last cause until everything must serve.
-const RECOVERY: Duration = Duration::from_secs(240);
+const RECOVERY: Duration = Duration::from_secs(300);
 /// So long a database may take that only a human can help; then the soak does what the human would.
 const HELP: Duration = Duration::from_secs(45);
 /// So long a reason to hold must stand before it counts: others pass it on their way.
@@ -434,7 +434,11 @@ impl<'a> Run<'a> {
         let mut helped = Vec::new();
         for member in &self.fleet {
             let known = self.helped.contains(&(fault, member.name().to_owned()));
-            let pod = member.state.serving_pod().filter(|_| member.state.ready && !known);
+            // what is being started, however slowly, is left to it
+            let pod = member
+                .state
+                .serving_pod()
+                .filter(|pod| member.state.ready && pod.ready && !known);
             if let (Some(pod), Some(trouble)) = (pod, member.trouble()) {
                 let sentence = format!(
                     "{} is Ready by its status for {} s, but {trouble}; its pod is deleted",
@@ -501,7 +505,13 @@ impl<'a> Run<'a> {
         }
         for at in hit {
             let name = self.fleet[at].name().to_owned();
-            let (verdict, _) = self.fleet[at].clients.judge()?;
+            let verdict = match self.fleet[at].clients.judge() {
+                Ok((verdict, _)) => verdict,
+                Err(error) => {
+                    self.find(&format!("the rows of {name} cannot be read back now: {error}"));
+                    continue;
+                }
+            };
             // rows that came after the log was read are no surprise, so `unexpected` is left to the end
             let wrong = [
                 ("lost", verdict.lost.len()),
