@@ -50,7 +50,7 @@ impl Archive {
         Ok(())
     }
 
-    /// NAMESPACE_POD_UID/CONTAINER/N.log. What goes while it is looked at is gone.
+    /// `NAMESPACE_POD_UID/CONTAINER/N.log`. What goes while it is looked at is gone.
     fn logs(&self, pods: &Path) -> Vec<PathBuf> {
         let entries = |folder: &Path| {
             fs::read_dir(folder)

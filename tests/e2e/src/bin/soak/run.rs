@@ -2,6 +2,8 @@
 //!
 //! One thread does everything, a few looks a second; a fault is an entry in `open` from its beginning until everything serves again.
 
+mod causes;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{self, Write},
@@ -16,7 +18,7 @@ use crate::{
     act::{self, Start, Undo},
     archive::Archive,
     fleet::{self, Member, Nodes},
-    kind::{Hold, Kind},
+    kind::Kind,
     plan::{Begins, Plan, Planned},
     report::{Event, Held, round},
     storage::Storage,
@@ -30,10 +32,6 @@ const LOOK: Duration = Duration::from_millis(1500);
 const LOGS: Duration = Duration::from_secs(5);
 /// From the end of the last cause until everything must serve.
 const RECOVERY: Duration = Duration::from_secs(300);
-/// So long a database may take that only a human can help; then the soak does what the human would.
-const HELP: Duration = Duration::from_secs(45);
-/// So long a reason to hold must stand before it counts: others pass it on their way.
-const HELD: Duration = Duration::from_secs(6);
 /// Reasons for which only a human or the node itself can free a database.
 const HOLDING: [&str; 2] = ["DriverClassUnknown", "TooManyNodesSilent"];
 
@@ -154,9 +152,9 @@ impl<'a> Run<'a> {
             .flat_map(|it| it.nodes.clone())
             .collect();
         if !self.api_is_away() {
-            self.look()?;
+            self.look();
         }
-        let (began, moment, at_seconds) = (Instant::now(), Moment::now(), self.seconds());
+        let (instant, moment, at_seconds) = (Instant::now(), Moment::now(), self.seconds());
         let started = act::begin(self.lab, planned, &self.fleet, &busy)?;
         let (done, what) = match &started {
             Start::Begun(begun) => (true, begun.what.clone()),
@@ -201,7 +199,7 @@ impl<'a> Run<'a> {
         self.open.push(Open {
             planned,
             event,
-            began,
+            began: instant,
             moment,
             hit: begun.hit,
             pods,
@@ -242,7 +240,7 @@ impl<'a> Run<'a> {
         }
         let due = |last: Option<Instant>, every| last.is_none_or(|last: Instant| last.elapsed() >= every);
         if due(self.looked, LOOK) && !self.api_is_away() {
-            self.look()?;
+            self.look();
         }
         if due(self.read, LOGS) {
             self.read_logs()?;
@@ -250,7 +248,7 @@ impl<'a> Run<'a> {
         self.end_causes()
     }
 
-    fn look(&mut self) -> Result<()> {
+    fn look(&mut self) {
         // a cluster that is being hurt may not answer; then what it said last stands, and it is asked again
         if let Ok(nodes) = fleet::look(self.lab, &self.namespace, &mut self.fleet) {
             self.nodes = nodes;
@@ -266,7 +264,6 @@ impl<'a> Run<'a> {
                 }
             }
         }
-        Ok(())
     }
 
     fn read_logs(&mut self) -> Result<()> {
@@ -278,116 +275,6 @@ impl<'a> Run<'a> {
             self.find(&panic);
         }
         self.read = Some(Instant::now());
-        Ok(())
-    }
-
-    fn end_causes(&mut self) -> Result<()> {
-        let mut open = std::mem::take(&mut self.open);
-        for it in open.iter_mut().filter(|it| !it.undone) {
-            self.answer_holds(it)?;
-            let over = match it.planned.kind.hold() {
-                Hold::None => true,
-                Hold::Seconds(seconds) => it.began.elapsed() >= Duration::from_secs(seconds),
-                Hold::UntilServed(seconds) => {
-                    it.began.elapsed() >= Duration::from_secs(seconds) || self.is_done_with(it)
-                }
-            };
-            if over {
-                self.end_cause(it)?;
-            }
-        }
-        open.append(&mut self.open);
-        self.open = open;
-        Ok(())
-    }
-
-    /// Whether each database it hit serves, or waits for what only the end of the cause will bring.
-    fn is_done_with(&self, open: &Open) -> bool {
-        // before the cluster has noticed, everything looks as it was
-        if open.began.elapsed() < Duration::from_secs(4) {
-            return false;
-        }
-        open.hit.iter().all(|at| {
-            let held = open.holding.get(at).is_some_and(|since| since.elapsed() >= HELD);
-            held || self.fleet[*at].trouble().is_none()
-        })
-    }
-
-    /// A human's word, where it is true: a node without power runs nothing.
-    fn answer_holds(&mut self, open: &Open) -> Result<()> {
-        let truthful = matches!(open.planned.kind, Kind::NodePowerOff | Kind::NodePowerOffSlowDetach);
-        if !truthful || open.planned.number % 2 == 0 {
-            return Ok(());
-        }
-        for (at, since) in &open.holding {
-            let member = &self.fleet[*at];
-            let answered = self
-                .holds
-                .iter()
-                .any(|held| held.fault == open.planned.number && held.instance == member.name());
-            let Some(pod) = member.state.serving_pod().filter(|_| member.unlisted) else {
-                continue;
-            };
-            if since.elapsed() < HELD || answered {
-                continue;
-            }
-            say(&format!(
-                "           a human says that pod {} of {} is dead",
-                pod.uid,
-                member.name()
-            ));
-            member.instance.annotate("sqledge.io/confirm-node-dead", &pod.uid)?;
-            self.holds.push(held(open, member, "human"));
-        }
-        Ok(())
-    }
-
-    fn end_cause(&mut self, open: &mut Open) -> Result<()> {
-        let (number, kind) = (open.planned.number, open.planned.kind);
-        for at in open.hit.clone() {
-            let member = &self.fleet[at];
-            let waited = open.holding.get(&at).is_some_and(|since| since.elapsed() >= HELD);
-            let known = self
-                .holds
-                .iter()
-                .any(|it| it.fault == number && it.instance == member.name());
-            if waited && !known {
-                say(&format!(
-                    "           {} is held: {}",
-                    member.name(),
-                    member.state.reason
-                ));
-                self.holds.push(held(open, member, "node"));
-            } else if matches!(kind.hold(), Hold::UntilServed(_)) && !known {
-                if let Some(trouble) = member.trouble() {
-                    let after = open.began.elapsed().as_secs();
-                    let text = format!(
-                        "#{number} {kind}: {} does not serve after {after} s: {trouble}",
-                        member.name()
-                    );
-                    self.find(&text);
-                }
-            }
-        }
-        match open.undo.end(self.lab) {
-            Ok(complaint) => {
-                open.undone = true;
-                if kind.hold() != Hold::None {
-                    say(&format!(
-                        "{:7.1} s  #{number} {kind}: its cause has ended",
-                        self.seconds()
-                    ));
-                }
-                if let Some(complaint) = complaint {
-                    self.find(&format!("#{number} {kind}: {complaint}"));
-                }
-            }
-            // as long as the rest of the cluster is being hurt; `settle` has the last word
-            Err(error) => say(&format!(
-                "           #{number} {kind}: its cause cannot be ended yet: {error}"
-            )),
-        }
-        self.looked = None;
         Ok(())
     }
 
@@ -413,7 +300,7 @@ impl<'a> Run<'a> {
                 continue;
             }
             let Some(trouble) = self.trouble() else { return Ok(()) };
-            if since.elapsed() >= HELP {
+            if since.elapsed() >= causes::HELP {
                 self.help()?;
             }
             if since.elapsed() >= RECOVERY {
@@ -425,37 +312,6 @@ impl<'a> Run<'a> {
                 });
             }
         }
-    }
-
-    /// What an administrator would do about a database that is said to serve and does not: take its pod away. Once for each fault.
-    fn help(&mut self) -> Result<()> {
-        let Some(last) = self.open.last() else { return Ok(()) };
-        let fault = last.planned.number;
-        let mut helped = Vec::new();
-        for member in &self.fleet {
-            let known = self.helped.contains(&(fault, member.name().to_owned()));
-            // what is being started, however slowly, is left to it
-            let pod = member
-                .state
-                .serving_pod()
-                .filter(|pod| member.state.ready && pod.ready && !known);
-            if let (Some(pod), Some(trouble)) = (pod, member.trouble()) {
-                let sentence = format!(
-                    "{} is Ready by its status for {} s, but {trouble}; its pod is deleted",
-                    member.name(),
-                    HELP.as_secs()
-                );
-                helped.push((held(last, member, "human"), pod.name.clone(), sentence));
-            }
-        }
-        for (held, pod, sentence) in helped {
-            self.helped.insert((fault, held.instance.clone()));
-            self.holds.push(held);
-            self.find(&sentence);
-            let place = format!("--namespace={}", self.namespace);
-            self.lab.kubectl(&["delete", "pod", &pod, &place, "--wait=false"])?;
-        }
-        Ok(())
     }
 
     /// Why not everything is whole; `None` if it is.
@@ -535,15 +391,5 @@ impl<'a> Run<'a> {
     /// How many pairs of engines ran at the same time on one node.
     pub fn doubles(&self) -> usize {
         self.doubles.len()
-    }
-}
-
-fn held(open: &Open, member: &Member, freed_by: &'static str) -> Held {
-    Held {
-        fault: open.planned.number,
-        instance: member.name().to_owned(),
-        reason: member.state.reason.clone(),
-        message: member.state.message.clone(),
-        freed_by,
     }
 }

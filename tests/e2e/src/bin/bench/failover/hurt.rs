@@ -87,7 +87,7 @@ impl Fault {
             }
             Self::NodePowerOff => bed.node(node)?.power_off()?,
             Self::NodePartitioned => {
-                bed.partition(node, &[Peers::Api, Peers::Storage, Peers::Clients, Peers::Nodes])?
+                bed.partition(node, &[Peers::Api, Peers::Storage, Peers::Clients, Peers::Nodes])?;
             }
             Self::NodePaused => bed.node(node)?.pause()?,
         }

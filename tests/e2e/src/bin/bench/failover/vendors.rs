@@ -145,7 +145,9 @@ fn once(bench: &Bench, fault: Fault, variants: &[Variant], subjects: &[Subject])
     }
     if fault.is_of_a_node() {
         let at = Timestamp::now();
-        watched.iter_mut().for_each(|one| one.at = at);
+        for one in &mut watched {
+            one.at = at;
+        }
         fault.hurt_node(lab, DOOMED)?;
     }
     say(&format!(
