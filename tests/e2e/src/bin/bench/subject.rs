@@ -4,7 +4,7 @@ use e2e::{
     Error, Instance, Lab, Result,
     engines::{self, Program, Role},
     error::ensure,
-    instance::condition,
+    instance::{FAST, condition},
     lab::ENGINE_IMAGE,
     until,
     wait::Seen,
@@ -25,9 +25,6 @@ pub enum Variant {
     VendorTuned,
 }
 
-/// What `Fast` says in its spec.
-pub const FAST: &str =
-    "failover:\n  lease: Always\n  renewSeconds: 1\n  stopAfterSeconds: 5\n  takeoverAfterSeconds: 8";
 /// Where the tuned manifests differ from the guide's.
 const TUNED: &str = "      tolerations:
         - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 0}

@@ -2,7 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use e2e::{Clients, Error, Instance, Lab, Result, clients::Pace, instance::condition, lab::UNLISTED_CLASS};
+use e2e::{
+    Clients, Error, Instance, Lab, Result,
+    clients::Pace,
+    instance::{FAST, condition},
+    lab::UNLISTED_CLASS,
+    operator,
+};
 use oracle::log::Moment;
 use serde_json::Value;
 
@@ -111,8 +117,8 @@ impl Member<'_> {
     }
 }
 
-/// Names, and what is special about some of them.
-fn specification(number: usize) -> (String, String, bool) {
+/// Name, what is special about it, and whether its driver is unlisted.
+fn specification(number: usize, leases: bool) -> (String, String, bool) {
     let (more, unlisted) = match number {
         // a driver the operator was not told about: its database holds after the loss of a node
         2 => (format!("storage:\n  storageClassName: {UNLISTED_CLASS}"), true),
@@ -121,16 +127,31 @@ fn specification(number: usize) -> (String, String, bool) {
             "env:\n- name: STANDIN_RECOVERY_SECONDS\n  value: \"4\"".to_owned(),
             false,
         ),
+        5 if leases => ("failover:\n  lease: Always".to_owned(), false),
+        6 if leases => (FAST.to_owned(), false),
+        7 if leases => ("failover:\n  guard: Disabled".to_owned(), false),
         _ => (String::new(), false),
     };
     (format!("db-{number}"), more, unlisted)
 }
 
+/// What is special about them, in words.
+pub fn described(count: usize, leases: bool) -> String {
+    let special = (1..=count)
+        .map(|number| specification(number, leases))
+        .filter(|(_, more, _)| !more.is_empty());
+    let all: Vec<String> = special
+        .map(|(name, more, _)| format!("{name} {{{}}}", more.replace('\n', " ")))
+        .collect();
+    all.join(", ")
+}
+
 /// Makes them, waits for all, and starts their clients.
 pub fn create<'a>(lab: &'a Lab, namespace: &str, count: usize) -> Result<Vec<Member<'a>>> {
     lab.kubectl(&["create", "namespace", namespace])?;
+    let leases = operator::knows_leases(lab)?;
     let made = (1..=count).map(|number| {
-        let (name, more, unlisted) = specification(number);
+        let (name, more, unlisted) = specification(number, leases);
         let instance = Instance::named(lab, namespace, &name);
         instance.apply(&more)?;
         Ok((instance, unlisted))

@@ -231,6 +231,21 @@ impl Kind {
         }
     }
 
+    /// Whether every database may stay where it is, in the pod it has.
+    pub fn moves_nothing(self) -> bool {
+        matches!(
+            self,
+            Self::Annotated
+                | Self::LeaseAnnotated
+                | Self::LeaseDeleted
+                | Self::ScaledToTwo
+                | Self::KubeletStopped
+                | Self::EngineKilled
+                | Self::EngineHung
+                | Self::EngineShutDown
+        )
+    }
+
     /// How long its cause stays.
     pub fn hold(self) -> Hold {
         match self {

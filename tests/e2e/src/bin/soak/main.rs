@@ -153,7 +153,7 @@ fn soak(lab: &Lab, arguments: &Arguments, plan: Plan) -> Result<Report> {
     let mut report = Report {
         commit: conditions.commit.clone(),
         dirty: conditions.dirty,
-        settings: settings(arguments),
+        settings: settings(arguments, operator::knows_leases(lab)?),
         seed: arguments.seed,
         faults: run.done,
         acknowledged: 0,
@@ -207,12 +207,18 @@ fn judge(run: &mut Run, report: &mut Report) -> Result<()> {
     Ok(())
 }
 
-fn settings(arguments: &Arguments) -> Vec<String> {
+fn settings(arguments: &Arguments, leases: bool) -> Vec<String> {
     let mut settings = vec![
-        format!("testbed: three nodes on one machine, kubelets at default settings; {} databases in one namespace", arguments.instances),
+        format!(
+            "testbed: three nodes on one machine, kubelets at default settings; {} databases in one namespace",
+            arguments.instances
+        ),
         format!("operator: the chart with {}", operator::VALUES.join(" ")),
-        "engine: a stand-in; db-2 on a storage class whose driver the operator does not know, db-3 takes 3 s to stop, db-4 takes 4 s to recover".to_owned(),
-        format!("clients: a row every {} on each database, a new connection for each, {} for each step, up to {} at once", PACE.interval, PACE.timeout, PACE.in_flight),
+        format!("engine: a stand-in; {}", fleet::described(arguments.instances, leases)),
+        format!(
+            "clients: a row every {} on each database, a new connection for each, {} for each step, up to {} at once",
+            PACE.interval, PACE.timeout, PACE.in_flight
+        ),
     ];
     if !arguments.kinds.is_empty() {
         let names: Vec<&str> = arguments.kinds.iter().map(|kind| kind.name()).collect();

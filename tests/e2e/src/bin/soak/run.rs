@@ -335,7 +335,7 @@ impl<'a> Run<'a> {
 
     fn close(&mut self) -> Result<()> {
         let now = Moment::now();
-        let mut hit = BTreeSet::new();
+        let (mut hit, mut needless) = (BTreeSet::new(), Vec::new());
         for mut open in std::mem::take(&mut self.open) {
             open.event.settled_at_seconds = Some(self.seconds());
             for at in &open.hit {
@@ -351,13 +351,22 @@ impl<'a> Run<'a> {
                 outages_seconds,
                 moved,
                 number,
+                kind,
                 ..
             } = &open.event;
             say(&format!(
                 "{:7.1} s  #{number} over: {outages_seconds:?} moved {moved:?}",
                 self.seconds()
             ));
+            if kind.moves_nothing() && !moved.is_empty() && !open.event.overlapped {
+                needless.push(format!(
+                    "#{number} {kind}: {moved:?} got another pod, although nothing had to move"
+                ));
+            }
             self.events.push(open.event);
+        }
+        for sentence in needless {
+            self.find(&sentence);
         }
         for at in hit {
             let name = self.fleet[at].name().to_owned();

@@ -11,13 +11,13 @@ mod vendors;
 use std::{collections::BTreeSet, path::PathBuf, time::Instant};
 
 use clap::{Args, ValueEnum};
-use e2e::{Conditions, Error, Lab, Programs, Result, operator};
+use e2e::{Conditions, Error, Lab, Programs, Result, instance::FAST, operator};
 
 use crate::{
     faults,
     report::{Report, Row, Sample},
     say,
-    subject::{FAST, Subject, Variant},
+    subject::{Subject, Variant},
 };
 pub use hurt::Fault;
 
@@ -250,7 +250,7 @@ fn on_one_cluster(options: &Options, kubelet: Kubelet, rows: &BTreeSet<Wanted>) 
             .filter(|it| it.variant == variant)
             .map(|it| it.fault)
             .collect();
-        if variant == Variant::Fast && !faults.is_empty() && !knows_leases(&lab)? {
+        if variant == Variant::Fast && !faults.is_empty() && !operator::knows_leases(&lab)? {
             say("==== fast: left out, the resource has no spec.failover.renewSeconds");
             continue;
         }
@@ -259,15 +259,6 @@ fn on_one_cluster(options: &Options, kubelet: Kubelet, rows: &BTreeSet<Wanted>) 
         }
     }
     if options.keep { Ok(()) } else { lab.down() }
-}
-
-/// Whether the installed resource can say what `fast` says.
-fn knows_leases(lab: &Lab) -> Result<bool> {
-    let path = "--output=jsonpath={.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.failover.properties.renewSeconds}";
-    Ok(!lab
-        .kubectl(&["get", "crd", "sqledgeinstances.sqledge.io", path])?
-        .trim()
-        .is_empty())
 }
 
 /// A cluster to measure on.
