@@ -37,7 +37,7 @@ pub struct Report {
     pub wrong_rows: usize,
     /// Whether every database served at the end.
     pub all_serve: bool,
-    /// Whether the kinds that are named drove the run, or all.
+    /// By kind of fault.
     pub kinds: BTreeMap<String, KindCount>,
     /// Each fault.
     pub events: Vec<Event>,
@@ -156,4 +156,108 @@ impl Report {
 /// To a hundredth.
 pub fn round(seconds: f64) -> f64 {
     (seconds * 100.0).round() / 100.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn event(kind: Kind, done: bool, overlapped: bool) -> Event {
+        Event {
+            number: 1,
+            kind,
+            what: String::new(),
+            at_seconds: 0.0,
+            settled_at_seconds: Some(1.0),
+            done,
+            overlapped,
+            outages_seconds: BTreeMap::from([("db-1".to_owned(), 2.0), ("db-2".to_owned(), 3.0)]),
+            moved: Vec::new(),
+        }
+    }
+
+    fn report() -> Report {
+        Report {
+            commit: String::new(),
+            dirty: false,
+            settings: Vec::new(),
+            seed: 1,
+            faults: 0,
+            acknowledged: 10,
+            lost: 0,
+            writes_after_revoke: 0,
+            two_engines: 0,
+            address_changes: 0,
+            held: 0,
+            wrong_rows: 0,
+            all_serve: true,
+            kinds: BTreeMap::new(),
+            events: Vec::new(),
+            holds: Vec::new(),
+            findings: Vec::new(),
+            conditions: Conditions::now(Path::new(".")),
+            seconds: 1,
+        }
+    }
+
+    #[test]
+    fn each_promise_that_is_broken_is_named_and_a_hold_is_none() {
+        assert!(report().broken().is_empty());
+        assert!(Report { held: 3, ..report() }.broken().is_empty());
+        for (broken, word) in [
+            (Report { lost: 1, ..report() }, "lost"),
+            (
+                Report {
+                    writes_after_revoke: 1,
+                    ..report()
+                },
+                "taken away",
+            ),
+            (
+                Report {
+                    two_engines: 1,
+                    ..report()
+                },
+                "two engines",
+            ),
+            (
+                Report {
+                    address_changes: 1,
+                    ..report()
+                },
+                "address",
+            ),
+            (
+                Report {
+                    wrong_rows: 1,
+                    ..report()
+                },
+                "twice",
+            ),
+            (
+                Report {
+                    all_serve: false,
+                    ..report()
+                },
+                "not every database served",
+            ),
+        ] {
+            let said = broken.broken();
+            assert!(said.len() == 1 && said[0].contains(word), "{said:?}");
+        }
+    }
+
+    #[test]
+    fn a_kind_counts_databases_and_takes_outages_only_from_faults_that_were_alone() {
+        let mut report = report();
+        report.events = vec![
+            event(Kind::NodePowerOff, true, false),
+            event(Kind::NodePowerOff, true, true),
+            event(Kind::NodePowerOff, false, false),
+        ];
+        report.count();
+        let kind = &report.kinds["node-power-off"];
+        assert_eq!((kind.done, kind.hits, kind.not_applicable), (2, 4, 1));
+        assert_eq!(kind.outages_seconds, [2.0, 3.0]);
+    }
 }

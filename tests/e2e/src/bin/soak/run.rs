@@ -32,8 +32,17 @@ const LOOK: Duration = Duration::from_millis(1500);
 const LOGS: Duration = Duration::from_secs(5);
 /// From the end of the last cause until everything must serve.
 const RECOVERY: Duration = Duration::from_secs(300);
+/// The same with causes that have still to end: one that cannot be ended would be waited for in vain.
+const WHOLE: Duration = Duration::from_secs(600);
 /// Reasons for which only a human or the node itself can free a database.
-const HOLDING: [&str; 2] = ["DriverClassUnknown", "TooManyNodesSilent"];
+const HOLDING: [&str; 6] = [
+    "DriverClassUnknown",
+    "TooManyNodesSilent",
+    "FenceMissing",
+    "DetachMayBeRefused",
+    "NoFailoverPossible",
+    "ReleaseNotProvable",
+];
 
 /// A fault that is not over.
 struct Open {
@@ -292,18 +301,23 @@ impl<'a> Run<'a> {
     }
 
     fn await_whole(&mut self) -> Result<()> {
-        let mut since = Instant::now();
+        let asked = Instant::now();
+        let mut since = asked;
         loop {
             self.tick()?;
-            if self.open.iter().any(|it| !it.undone) {
+            let stays = self.open.iter().find(|it| !it.undone).map(|it| it.planned.kind);
+            if stays.is_some() && asked.elapsed() < WHOLE {
                 since = Instant::now();
                 continue;
             }
-            let Some(trouble) = self.trouble() else { return Ok(()) };
+            let trouble = stays
+                .map(|kind| format!("{kind} cannot be ended"))
+                .or_else(|| self.trouble());
+            let Some(trouble) = trouble else { return Ok(()) };
             if since.elapsed() >= causes::HELP {
                 self.help()?;
             }
-            if since.elapsed() >= RECOVERY {
+            if since.elapsed() >= RECOVERY || asked.elapsed() >= WHOLE {
                 self.find(&format!("not everything serves again: {trouble}"));
                 return Err(Error::Timeout {
                     what: "everything serves again".to_owned(),
