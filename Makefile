@@ -129,7 +129,7 @@ soak: machine images
 
 # always the same faults, so that it says something about a change
 soak-short: images
-	@$(SQLEDGE_PROGRAMS)/soak --seed 4 --faults 12 --instances 4 --minutes 3 --without-control --name soak-short --out target/soak-short.json
+	@$(SQLEDGE_PROGRAMS)/soak --seed 4 --faults 9 --instances 4 --minutes 3 --without-control --name soak-short --out target/soak-short.json
 
 # ----------------------------------------------------------------------------------------------------------- what they need
 build: fresh
