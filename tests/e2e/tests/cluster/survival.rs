@@ -2,6 +2,7 @@
 
 use e2e::{Clients, Instance, Result, error::ensure, harness::Stage, volume};
 use jiff::Timestamp;
+use serde_json::{Value, json};
 
 /// A database with clients writing to it.
 pub struct Watched<'a> {
@@ -33,6 +34,41 @@ impl<'a> Watched<'a> {
 
     pub fn volume(&self) -> &str {
         &self.volume
+    }
+
+    /// Pod and container that serve now. An engine that the guard starts anew changes nothing of it.
+    pub fn container(&self) -> Result<Value> {
+        let pod = self.instance.pod()?;
+        Ok(json!({
+            "pod": pod["metadata"]["uid"],
+            "container": pod["status"]["containerStatuses"][0]["containerID"],
+            "restarts": pod["status"]["containerStatuses"][0]["restartCount"],
+        }))
+    }
+
+    /// Fails unless the same container of the same pod serves as before.
+    pub fn check_container(&self, before: &Value) -> Result<()> {
+        let now = self.container()?;
+        ensure(now == *before, || {
+            format!("the pod was replaced or its container restarted: {before} before, {now} now")
+        })
+    }
+
+    /// The engine's two processes as the node numbers them, parent and child.
+    pub fn engine(&self) -> Result<Vec<String>> {
+        let found = self.instance.engine_processes()?;
+        ensure(found.len() == 2, || {
+            format!("the engine is two processes, but these were found: {found:?}")
+        })?;
+        Ok(found)
+    }
+
+    /// Sends a signal to a process of the node.
+    pub fn signal(&self, process: &str, signal: &str) -> Result<()> {
+        let node = self.instance.node()?;
+        let node = self.instance.lab().bed().node(&node)?;
+        node.exec(&["kill", signal, process])?;
+        Ok(())
     }
 
     /// Waits until clients write again after a fault; yields how many seconds they could not.
