@@ -8,6 +8,7 @@ use e2e::{
     volume::{self, Fencing},
 };
 use jiff::Timestamp;
+use serde_json::Value;
 use testbed::Node;
 
 use crate::survival::Watched;
@@ -56,10 +57,11 @@ impl<'a> Lost<'a> {
         })?;
         let record = instance.resource()?["status"]["lastFailover"].clone();
         stage.note(&format!(
-            "clients of {} could not write for {outage:.1} s; {} -> {now} on {}",
+            "clients of {} could not write for {outage:.1} s; {} -> {now} on {}: {}",
             instance.name(),
             self.node,
-            record["evidence"]
+            record["evidence"],
+            phases(&record)
         ));
         let fencing = volume::fencing(
             stage.lab,
@@ -99,4 +101,14 @@ impl<'a> Lost<'a> {
         })?;
         self.watched.outage(back, 30)
     }
+}
+
+/// The operator's own account of a failover, in seconds.
+fn phases(record: &Value) -> String {
+    let phases = record["phases"].as_array().into_iter().flatten();
+    let words = phases.map(|phase| {
+        let seconds = phase["milliseconds"].as_f64().unwrap_or_default() / 1000.0;
+        format!("{} {seconds:.1}", phase["name"].as_str().unwrap_or_default())
+    });
+    words.collect::<Vec<_>>().join(", ")
 }

@@ -6,9 +6,11 @@ mod deletion;
 mod delivery;
 mod guard;
 mod inputs;
+mod lost;
 mod nodes;
 mod pods;
 mod rights;
+mod silence;
 mod survival;
 
 use std::process::ExitCode;
@@ -41,9 +43,14 @@ const TOGETHER: [Test; 15] = tests![true:
 ];
 
 /// In this order: what judges the audit log of all of them comes last.
-const ALONE: [Test; 11] = tests![false:
+const ALONE: [Test; 16] = tests![false:
     pods::a_drained_node_gives_its_database_away,
     nodes::a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight,
+    nodes::a_dead_node_is_given_up_on_the_word_of_the_databases_lease,
+    silence::a_node_cut_from_the_api_server_keeps_its_database_unless_its_lease_is_renewed,
+    silence::a_node_cut_from_everybody_loses_its_databases_and_writes_nothing_when_it_is_back,
+    silence::a_node_asleep_beyond_every_timeout_writes_nothing_when_it_wakes,
+    silence::an_api_server_away_for_a_minute_costs_no_running_database_anything,
     nodes::an_unknown_driver_holds_until_a_human_confirms,
     nodes::a_detach_that_is_held_back_keeps_the_gate_shut,
     nodes::an_operator_killed_in_the_middle_goes_on_without_the_attachers_leader,
