@@ -618,3 +618,40 @@ fn in_a_shared_namespace_it_refuses_to_guard() {
     );
     assert!(!stage.at("beat/heart").exists());
 }
+
+#[test]
+fn after_an_orderly_stop_it_stays_for_its_successor_and_goes_at_once_where_none_will_come() {
+    if !is_possible() {
+        return;
+    }
+    // nothing happens; the successor is named; the Lease is sealed; with the pod's object its token has gone
+    let table: [(&str, Option<&str>, u16); 4] = [
+        ("alone", None, 200),
+        ("named", Some("for/the-successor"), 200),
+        ("sealed", Some("sealed/stopped/the-pod"), 200),
+        ("token", None, 401),
+    ];
+    let lasted = table.map(|(name, holder, status)| {
+        let stage = Stage::new(&format!("linger-{name}"), &named(), &[LONG]);
+        let mut guard = stage.guard();
+        guard.says("the engine answers");
+        guard.signal(Signal::TERM);
+        guard.says("stopped");
+        let from = boot::now();
+        if let Some(holder) = holder {
+            stage
+                .server
+                .edit(|lease| lease["spec"]["holderIdentity"] = holder.into());
+        }
+        if status != 200 {
+            stage.server.mood(Mood::Status(status));
+        }
+        assert_eq!(guard.ends().code(), Some(0), "{name}");
+        boot::now().saturating_sub(from).as_secs_f64()
+    });
+    let [alone, named, sealed, token] = lasted;
+    assert!(alone >= 2.9, "{lasted:?}");
+    assert!(named >= 0.9 && token >= 0.9, "{lasted:?}");
+    // one look apart: bounded by each other, since this machine may be busy
+    assert!(sealed < alone && named < alone && token < alone, "{lasted:?}");
+}

@@ -8,6 +8,10 @@ use crate::{
     wait::{Seen, until},
 };
 
+/// What an instance says in its spec that is to be fast.
+pub const FAST: &str =
+    "failover:\n  lease: Always\n  renewSeconds: 1\n  stopAfterSeconds: 5\n  takeoverAfterSeconds: 8";
+
 /// A resource by its name; it may not exist (yet, or any more).
 #[derive(Clone)]
 pub struct Instance<'a> {
