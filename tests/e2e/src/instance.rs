@@ -263,48 +263,6 @@ impl<'a> Instance<'a> {
         Ok(())
     }
 
-    /// The engine's processes as its node numbers them: first the parent, then its child. The guard above them is none of them.
-    pub fn engine_processes(&self) -> Result<Vec<String>> {
-        self.processes("/opt/mssql/bin/sqlservr")
-    }
-
-    /// The guard's process as its node numbers it; in its container it is process 1.
-    pub fn guard_process(&self) -> Result<String> {
-        let found = self.processes("/sqledge/sqledge-guard run ")?;
-        match &found[..] {
-            [one] => Ok(one.clone()),
-            _ => Err(Error::Broken(format!(
-                "the pod of {} has one guard, but these were found: {found:?}",
-                self.name
-            ))),
-        }
-    }
-
-    /// Processes of the serving pod whose command line begins like this, in the order of their numbers on the node.
-    fn processes(&self, command: &str) -> Result<Vec<String>> {
-        let (node, pod) = (self.node()?, self.pod()?);
-        let all = self.processes_of(&node, pod["metadata"]["uid"].as_str().unwrap_or_default())?;
-        Ok(all
-            .into_iter()
-            .filter(|(_, words)| words.starts_with(command))
-            .map(|(process, _)| process)
-            .collect())
-    }
-
-    /// The processes of a pod on a node with their command lines, by the node's own control groups.
-    pub fn processes_of(&self, node: &str, uid: &str) -> Result<Vec<(String, String)>> {
-        let script = format!(
-            "for p in /proc/[0-9]*; do grep -q 'pod{uid}' $p/cgroup 2>/dev/null && \
-             echo \"${{p#/proc/}} $(tr '\\0' ' ' <$p/cmdline 2>/dev/null)\"; done | sort -n"
-        );
-        let found = self.lab.bed().node(node)?.exec(&["sh", "-c", &script])?;
-        let split = |line: &str| {
-            let (process, words) = line.split_once(' ').unwrap_or((line, ""));
-            (process.to_owned(), words.to_owned())
-        };
-        Ok(found.lines().map(split).collect())
-    }
-
     /// What engine and guard of a pod have said, each line with its time, read on the node's own disk: no API server and no network is needed.
     pub fn said_on_node(&self, node: &str, pod: &str, uid: &str) -> Result<String> {
         let folder = format!("/var/log/pods/{}_{pod}_{uid}/engine", self.namespace);

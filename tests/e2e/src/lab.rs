@@ -157,7 +157,10 @@ impl Lab {
 
     /// Puts right whatever a test did to nodes, network and storage, and waits until all nodes are Ready.
     pub fn restore(&self) -> Result<()> {
-        if self.kubectl(&["get", "--raw=/readyz", "--request-timeout=10s"]).is_err() {
+        if self
+            .kubectl(&["get", "--raw=/readyz", "--request-timeout=10s"])
+            .is_err()
+        {
             self.bed.start_api()?;
         }
         self.bed.heal(None)?;

@@ -1,11 +1,12 @@
 //! A database whose node fails, and what has to become of it.
 
 use e2e::{
-    Result,
+    Result, engines,
     error::ensure,
     harness::Stage,
     until,
     volume::{self, Fencing},
+    wait::Seen,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -84,20 +85,32 @@ impl<'a> Lost<'a> {
 
     /// Gives the node back; nothing may come of it for the database. Yields for how long clients could not write.
     pub fn comes_back_in_peace(&self, stage: &Stage, give_back: impl FnOnce(&Node) -> Result<()>) -> Result<f64> {
-        let instance = &self.watched.instance;
         let (container, back) = (self.watched.container()?, Timestamp::now());
         give_back(&stage.lab.bed().node(&self.node)?)?;
         until(90, &format!("node {} is Ready again", self.node), || {
             Ok(stage.lab.node_ready(&self.node)? == "True")
         })?;
-        // ten seconds' worth of rows, in which a fight would show
-        let rows = self.watched.clients.acknowledged()?;
-        until(60, "200 more rows", || {
-            Ok(self.watched.clients.acknowledged()? >= rows + 200)
-        })?;
+        // ten seconds at least, in which a fight would show; after a partition the second one takes longer
+        let renewed = || -> Result<Value> {
+            let lease = stage.lab.get("lease", "kube-node-lease", &self.node)?;
+            Ok(lease.map_or(Value::Null, |lease| lease["spec"]["renewTime"].clone()))
+        };
+        for _ in 0..2 {
+            let before = renewed()?;
+            until(60, &format!("node {} renews its Lease", self.node), || {
+                Ok(renewed()? != before)
+            })?;
+        }
         self.watched.check_container(&container)?;
-        until(150, "nothing of the old pod is left on the node that came back", || {
-            Ok(instance.processes_of(&self.node, &self.pod_uid)?.is_empty())
+        let testbed = stage.lab.bed().layout().name();
+        until(120, "nothing of the old pod is left on the node that came back", || {
+            let left = engines::running(testbed).into_iter();
+            let left: Vec<_> = left.filter(|program| program.pod == self.pod_uid).collect();
+            Ok(if left.is_empty() {
+                Seen::There(())
+            } else {
+                Seen::NotYet(format!("{left:?}"))
+            })
         })?;
         self.watched.outage(back, 30)
     }

@@ -6,19 +6,23 @@ use e2e::{
     Result,
     error::{Error, ensure},
     harness::Stage,
+    instance::FAST,
     lab::UNLISTED_CLASS,
     operator, until,
     wait::Seen,
 };
 use jiff::Timestamp;
 
-use crate::{lost::Lost, survival::Watched};
+use crate::{
+    lost::Lost,
+    survival::{CALM, Watched},
+};
 
 pub fn a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight(stage: &Stage) -> Result<()> {
     let mut lost = Lost::without_power(stage, Watched::create(stage, "powerless", "")?)?;
     lost.await_elsewhere(stage, 180)?;
     let outage = lost.comes_back_in_peace(stage, |node| Ok(node.power_on()?))?;
-    ensure(outage < 2.0, || {
+    ensure(outage < CALM, || {
         format!(
             "clients could not write for {outage:.1} s when node {} came back",
             lost.node
@@ -30,10 +34,7 @@ pub fn a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight(stage
 /// The node's own Lease is renewed every 10 s, the database's every second: its silence is noticed sooner, and where the driver proves nothing
 /// it is the proof.
 pub fn a_dead_node_is_given_up_on_the_word_of_the_databases_lease(stage: &Stage) -> Result<()> {
-    let spec = format!(
-        "storage:\n  storageClassName: {UNLISTED_CLASS}\nfailover: {{proof: Lease, lease: Always, renewSeconds: 1, stopAfterSeconds: 5, \
-         takeoverAfterSeconds: 8}}"
-    );
+    let spec = format!("storage:\n  storageClassName: {UNLISTED_CLASS}\n{FAST}\n  proof: Lease");
     let mut lost = Lost::without_power(stage, Watched::create(stage, "leased", &spec)?)?;
     let fencing = lost.await_elsewhere(stage, 120)?;
     let noticed = between(&lost.at.to_string(), &fencing.pod_deleted)?;
