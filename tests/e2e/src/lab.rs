@@ -157,6 +157,12 @@ impl Lab {
 
     /// Puts right whatever a test did to nodes, network and storage, and waits until all nodes are Ready.
     pub fn restore(&self) -> Result<()> {
+        if self
+            .kubectl(&["get", "--raw=/readyz", "--request-timeout=10s"])
+            .is_err()
+        {
+            self.bed.start_api()?;
+        }
         self.bed.heal(None)?;
         self.bed.storage(&["mode", "all", "revoke"])?;
         for node in self.bed.nodes() {
