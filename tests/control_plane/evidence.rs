@@ -78,6 +78,8 @@ fn with_read_write_once_the_successor_waits_for_every_part_of_the_nodes_release(
         // a new operator knows of no heartbeat after the release
         operator.restart();
         world.kubelet(&world.node(1)).await;
+        world.guards(&world.node(1)).await;
+        world.kubelet(&world.node(1)).await;
         assert!(
             world.lock().physics.containers.is_empty(),
             "the kubelet has stopped the engine"
