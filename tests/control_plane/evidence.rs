@@ -1,22 +1,21 @@
 //! One step at a time: what is missing keeps the gate shut, and as soon as it is there the gate opens.
 
 use serde_json::json;
+use sqledge_operator::lease::Hold;
 
 use crate::chance::Chance;
 use crate::invariant;
 use crate::mirror::{name, text};
 use crate::operator::{Lag, Operator, Setup};
-use crate::physics::Detach;
 use crate::server::play;
 use crate::settle::begin;
 use crate::wire::Fault;
 use crate::world::{Make, World};
 
 /// A Ready instance whose pod was just force-deleted: its engine still runs on n1, its successor waits.
-async fn force_deleted(mode: &str, detach: Detach) -> (World, Operator) {
+async fn force_deleted(mode: &str, guard: &str) -> (World, Operator) {
     let make = Make {
-        detach,
-        spec: json!({"storage": {"storageClassName": "disk", "accessModes": [mode]}}),
+        spec: json!({"storage": {"storageClassName": "disk", "accessModes": [mode]}, "failover": {"guard": guard}}),
         ..Make::default()
     };
     let world = World::new(&make).await;
@@ -44,7 +43,7 @@ async fn opens(world: &World, operator: &mut Operator) -> Option<String> {
 #[test]
 fn with_read_write_once_pod_the_successor_may_go_back_to_the_node_at_once() {
     play(async {
-        let (world, mut operator) = force_deleted("ReadWriteOncePod", Detach::Revokes).await;
+        let (world, mut operator) = force_deleted("ReadWriteOncePod", "Enabled").await;
         assert_eq!(
             opens(&world, &mut operator).await,
             Some(world.node(1)),
@@ -56,9 +55,9 @@ fn with_read_write_once_pod_the_successor_may_go_back_to_the_node_at_once() {
 }
 
 #[test]
-fn with_read_write_once_the_successor_waits_for_every_part_of_the_nodes_release() {
+fn with_read_write_once_the_successor_of_a_pod_without_guard_waits_for_every_part_of_the_nodes_release() {
     play(async {
-        let (world, mut operator) = force_deleted("ReadWriteOnce", Detach::Revokes).await;
+        let (world, mut operator) = force_deleted("ReadWriteOnce", "Disabled").await;
         let shut = async |operator: &mut Operator, why: &str| {
             let opened = opens(&world, operator).await;
             assert_eq!(opened, None, "{why}: {}", world.story());
@@ -78,8 +77,6 @@ fn with_read_write_once_the_successor_waits_for_every_part_of_the_nodes_release(
         // a new operator knows of no heartbeat after the release
         operator.restart();
         world.kubelet(&world.node(1)).await;
-        world.guards(&world.node(1)).await;
-        world.kubelet(&world.node(1)).await;
         assert!(
             world.lock().physics.containers.is_empty(),
             "the kubelet has stopped the engine"
@@ -96,6 +93,50 @@ fn with_read_write_once_the_successor_waits_for_every_part_of_the_nodes_release(
             "{}",
             world.story()
         );
+        world.end().await;
+    });
+}
+
+#[test]
+fn with_read_write_once_the_successor_waits_for_the_guards_word_and_the_detach_and_nothing_else() {
+    play(async {
+        let (world, mut operator) = force_deleted("ReadWriteOnce", "Enabled").await;
+        let node = world.node(1);
+        let lease = || world.lock().lease().map(|lease| lease.hold);
+        assert_eq!(opens(&world, &mut operator).await, None, "{}", world.story());
+        world.kubelet(&node).await;
+        assert_eq!(
+            world.lock().physics.writing().count(),
+            0,
+            "the kubelet has stopped the engine"
+        );
+        assert_eq!(
+            opens(&world, &mut operator).await,
+            None,
+            "not acknowledged: {}",
+            world.story()
+        );
+        assert!(world.guards(&node).await || world.lock().physics.containers.is_empty());
+        assert!(matches!(lease(), Some(Hold::Stopped(_))), "{}", world.story());
+        assert_eq!(
+            opens(&world, &mut operator).await,
+            None,
+            "not detached: {}",
+            world.story()
+        );
+        assert!(
+            matches!(lease(), Some(Hold::Stopped(_))),
+            "the gate is shut, and nothing was sealed"
+        );
+        world.kubelet(&node).await;
+        world.detach(0).await;
+        assert_eq!(
+            opens(&world, &mut operator).await,
+            Some(String::new()),
+            "{}",
+            world.story()
+        );
+        assert!(matches!(lease(), Some(Hold::Named(_))), "{}", world.story());
         world.end().await;
     });
 }

@@ -54,8 +54,7 @@ impl World {
             return;
         };
         let template = &deployment["spec"]["template"];
-        let hash = fingerprint(&template.to_string());
-        let set = format!("{INSTANCE}-{hash}");
+        let set = set_of(template);
         let is_old = |pod: &&Value| text(pod, "/metadata/ownerReferences/0/name") != set;
         if pods.iter().any(|pod| is_old(&pod)) {
             for pod in pods.iter().filter(is_old).filter(|pod| !is_deleting(pod)) {
@@ -72,7 +71,7 @@ impl World {
             let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": format!("uid-of-{set}"),
                 "controller": true, "blockOwnerDeletion": true});
             let mut labels = template["metadata"]["labels"].clone();
-            labels["pod-template-hash"] = hash.clone().into();
+            labels["pod-template-hash"] = set.replace(&format!("{INSTANCE}-"), "").into();
             let metadata =
                 json!({"name": format!("{set}-{}", self.number()), "labels": labels, "ownerReferences": [owner]});
             self.post(
@@ -86,6 +85,22 @@ impl World {
         surplus.sort_by_key(|pod| !is_gated(pod));
         for pod in surplus.iter().take(surplus.len().saturating_sub(wanted)) {
             self.delete(&self.pod_path(name(pod)), None).await;
+        }
+    }
+
+    /// The pods are those of the template as it is now.
+    pub async fn adopt_pods(&self) {
+        let (deployment, pods) = {
+            let state = self.lock();
+            (state.mirror.get("deployments", INSTANCE).cloned(), state.pods())
+        };
+        let set = set_of(&deployment.expect("there")["spec"]["template"]);
+        for pod in pods {
+            let mut owners = pod["metadata"]["ownerReferences"].clone();
+            owners[0]["name"] = set.clone().into();
+            let path = self.pod_path(name(&pod));
+            self.merge(&path, json!({"metadata": {"ownerReferences": owners}}))
+                .await;
         }
     }
 
@@ -352,6 +367,11 @@ fn avoids(pod: &Value, node: &str) -> bool {
             .iter()
             .any(|field| field["operator"] == "NotIn" && field["values"] == json!([node]))
     })
+}
+
+/// The `ReplicaSet` of a pod template.
+fn set_of(template: &Value) -> String {
+    format!("{INSTANCE}-{}", fingerprint(&template.to_string()))
 }
 
 /// Of a pod template: enough to tell two apart.
