@@ -4,11 +4,11 @@ use serde_json::json;
 use sqledge_operator::lease::Hold;
 
 use crate::chance::Chance;
-use crate::invariant;
+use crate::invariant::{self, node_of};
 use crate::mirror::{name, text};
 use crate::operator::{Lag, Operator, Setup};
 use crate::server::play;
-use crate::settle::begin;
+use crate::settle::{Fair, begin, settle};
 use crate::wire::Fault;
 use crate::world::{Make, World};
 
@@ -138,5 +138,28 @@ fn with_read_write_once_the_successor_waits_for_the_guards_word_and_the_detach_a
         );
         assert!(matches!(lease(), Some(Hold::Named(_))), "{}", world.story());
         world.end().await;
+    });
+}
+
+#[test]
+fn a_pinned_pod_whose_node_is_cordoned_meanwhile_is_followed_by_one_that_goes_elsewhere() {
+    play(async {
+        for crash in 0..=4 {
+            let (world, mut operator) = force_deleted("ReadWriteOncePod", "Enabled").await;
+            assert_eq!(opens(&world, &mut operator).await, Some(world.node(1)));
+            let pinned = world.lock().pods().remove(0);
+            let node = format!("/api/v1/nodes/{}", world.node(1));
+            world.merge(&node, json!({"spec": {"unschedulable": true}})).await;
+            operator.wire.arm(Fault::CrashAfterWrite(crash));
+            settle(&world, &mut operator, &mut Chance::new(92), &mut Fair).await;
+            let about = format!("a crash after write {crash}");
+            world.assert_sound(&about);
+            let serving = world.lock().serving_pod().map(|pod| node_of(&pod).to_owned());
+            assert_eq!(serving, Some(world.node(2)), "{about}: {}", world.story());
+            let state = world.lock();
+            assert!(state.mirror.get("pods", name(&pinned)).is_none(), "{about}");
+            drop(state);
+            world.end().await;
+        }
     });
 }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use sqledge_operator::guard::paper::Paper;
 use sqledge_operator::guard::rules::{Action, Change, Guard, Input, Tenure};
 use sqledge_operator::lease::{self, Hold, Record};
+
 use sqledge_operator::rules::Rules;
 
 use crate::rights;
@@ -21,8 +22,6 @@ const FOLLOWING: usize = 6;
 /// Process 1 of a container.
 #[derive(Debug)]
 pub struct Keeper {
-    /// UID of its pod.
-    pub pod: String,
     /// Its rules.
     pub guard: Guard,
     /// What the Lease says since it has taken it.
@@ -37,7 +36,6 @@ impl Keeper {
     pub fn new(pod: &str) -> Self {
         let now = Duration::ZERO;
         Self {
-            pod: pod.to_owned(),
             guard: Guard::new(now),
             won: None,
             paper: Paper::new(pod.to_owned()).expect("chance"),
@@ -51,11 +49,8 @@ impl Keeper {
     }
 
     /// Its clock goes on to when it wants to be woken.
-    fn sleep(&mut self) {
-        self.now = self
-            .guard
-            .wake_at(Rules::all())
-            .map_or(self.now, |due| due.max(self.now));
+    fn sleep(&mut self, rules: Rules) {
+        self.now = self.guard.wake_at(rules).map_or(self.now, |due| due.max(self.now));
     }
 }
 
@@ -84,6 +79,13 @@ impl World {
             }
         }
         let mut state = self.lock();
+        // one that hangs misses it, too, and will see by its clock how long it did
+        let hang = state.physics.slow_to_end.clone();
+        for pod in hang {
+            if let Some(keeper) = state.keeper(&pod) {
+                keeper.now += LONG;
+            }
+        }
         for broken in rights::disobedience(&state) {
             state.broken("time going by", &broken);
         }
@@ -177,19 +179,21 @@ impl State {
 
     /// Time goes by for one guard: until it is due again, or so much that all it has promised is over.
     fn wake(&mut self, pod: &str, is_in_time: bool) {
+        let rules = self.guard_rules;
         let Some(keeper) = self.keeper(pod) else { return };
         if !is_in_time {
             keeper.now += LONG;
         } else if keeper.guard.request.is_none() {
-            keeper.sleep();
+            keeper.sleep(rules);
         }
         self.tell(pod, Input::Tick);
     }
 
     /// Tells a guard what has happened, and does what it wants done but for its requests.
     pub fn tell(&mut self, pod: &str, input: Input) {
+        let rules = self.guard_rules;
         let Some(keeper) = self.keeper(pod) else { return };
-        let actions = keeper.guard.step(keeper.now, input, Rules::all());
+        let actions = keeper.guard.step(keeper.now, input, rules);
         for action in actions {
             match action {
                 // a request is carried out in a step of its own, and what an engine here has written is on the volume

@@ -63,25 +63,14 @@ impl World {
                 }
             }
         }
-        // a pod that is gone and does not run here has ended, whatever became of it
-        let gone: Vec<String> = state
-            .let_go
-            .iter()
-            .filter(|(pod, bound)| {
-                bound.as_deref() == Some(node)
-                    && !pods.iter().any(|p| uid(p) == pod.as_str())
-                    && !state.physics.containers.contains_key(*pod)
-            })
-            .map(|(pod, _)| pod.clone())
-            .collect();
-        state.physics.ended.extend(gone);
     }
 
     /// Writes the node's status, if the volumes in use have changed or in any case. Whether it did; a kubelet mounts only what it has
     /// reported before.
     pub async fn report(&self, node: &str, in_any_case: bool) -> bool {
         let (stored, wanted) = {
-            let state = self.lock();
+            let mut state = self.lock();
+            state.note_ended(node);
             let Some(stored) = state.mirror.get("nodes", node).cloned() else {
                 return false;
             };
@@ -173,6 +162,27 @@ impl World {
 }
 
 impl State {
+    /// A pod that is gone and does not run on its node has ended, whatever became of it.
+    fn note_ended(&mut self, node: &str) {
+        let there: Vec<&str> = self
+            .mirror
+            .all("pods")
+            .filter(|pod| node_of(pod) == node)
+            .map(uid)
+            .collect();
+        let gone: Vec<String> = self
+            .let_go
+            .iter()
+            .filter(|(pod, bound)| {
+                bound.as_deref() == Some(node)
+                    && !there.contains(&pod.as_str())
+                    && !self.physics.containers.contains_key(*pod)
+            })
+            .map(|(pod, _)| pod.clone())
+            .collect();
+        self.physics.ended.extend(gone);
+    }
+
     /// Whether a node can mount the volume for one more pod.
     fn may_start(&self, node: &str) -> bool {
         let attached = self

@@ -32,6 +32,7 @@ mod edits;
 mod evidence;
 mod faults;
 mod namespaces;
+mod renewals;
 mod replicas;
 mod second_look;
 mod set_back;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use http::Request;
 use kube::Client;
 use serde_json::{Value, json};
+use sqledge_operator::rules::Rules;
 
 use crate::invariant::{self, Write};
 use crate::mirror::{Key, Mirror, name, text, uid};
@@ -38,6 +39,8 @@ pub struct State {
     pub let_go: BTreeMap<String, Option<String>>,
     /// Those of them, by UID, whose engine runs under a guard.
     pub guarded: BTreeSet<String>,
+    /// The rules that the guards follow; a test of the checks takes one away.
+    pub guard_rules: Rules,
     /// How many pods could write when etcd was set back, which brings back pods that others have followed; it may only become fewer.
     pub brought_back: usize,
     /// What was written, in order.
@@ -227,6 +230,7 @@ impl World {
             physics: Physics::new(make.detach),
             let_go: BTreeMap::new(),
             guarded: BTreeSet::new(),
+            guard_rules: Rules::all(),
             brought_back: 1,
             trace: Vec::new(),
             violations: Vec::new(),
