@@ -125,6 +125,7 @@ fn an_act_on_an_object_that_changed_after_the_last_look_is_refused() {
             "PATCH persistentvolumeclaims",
             "PATCH pods",
             "PATCH secrets",
+            "PUT leases",
         ];
         assert_eq!(refused, all.map(str::to_owned).into(), "not every act was met");
     });

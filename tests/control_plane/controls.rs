@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::chance::Chance;
 use crate::invariant;
-use crate::mirror::name;
+use crate::mirror::{name, uid};
 use crate::operator::{Operator, Setup};
 use crate::physics::{Detach, Machine};
 use crate::server::play;
@@ -12,6 +12,7 @@ use crate::settle::{Fair, begin, settle};
 use crate::wire::Fault;
 use crate::world::{Make, World};
 use sqledge_operator::driver_class::DriverClass;
+use sqledge_operator::rules::{Rule, Rules};
 
 #[test]
 fn a_gate_opened_by_hand_while_the_old_engine_lives_is_reported() {
@@ -27,7 +28,8 @@ fn a_gate_opened_by_hand_while_the_old_engine_lives_is_reported() {
         let world = World::new(&make).await;
         let mut chance = Chance::new(41);
         let mut operator = Operator::new(&world, &setup, Fault::None);
-        world.create_instance(&json!({})).await;
+        // a guard would have ended the engine
+        world.create_instance(&json!({"failover": {"guard": "Disabled"}})).await;
         begin(&world, &mut operator, &mut chance).await;
         world.change_machine(&world.node(1), Machine::CUT);
         settle(&world, &mut operator, &mut chance, &mut Fair).await;
@@ -114,7 +116,98 @@ fn an_attachment_deleted_before_its_pod_and_a_deleted_claim_are_reported() {
         }
         let violations = world.lock().violations.clone();
         assert!(violations[0].contains("is still there"), "{violations:?}");
-        assert!(violations[1].contains("with a volume was deleted"), "{violations:?}");
+        assert!(violations[1].contains("was taken from node"), "{violations:?}");
+        assert!(violations[2].contains("with a volume was deleted"), "{violations:?}");
+        world.end().await;
+    });
+}
+
+/// A world whose guards lack a rule, after a node was lost for all but its engine and the API server.
+async fn left_alone_without(rule: Rule) -> World {
+    let world = World::new(&Make::default()).await;
+    world.lock().guard_rules = Rules::all().without(rule);
+    let mut chance = Chance::new(44);
+    let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+    world.create_instance(&json!({})).await;
+    begin(&world, &mut operator, &mut chance).await;
+    world.change_machine(&world.node(1), Machine::LEFT_ALONE);
+    settle(&world, &mut operator, &mut chance, &mut Fair).await;
+    world
+}
+
+#[test]
+fn a_guard_that_lacks_a_rule_is_reported() {
+    play(async {
+        for (rule, says) in [
+            (Rule::WinFirst, "was started by the Lease"),
+            (Rule::ObeyTheLease, "has an engine although"),
+        ] {
+            let world = left_alone_without(rule).await;
+            let violations = world.lock().violations.clone();
+            assert!(
+                violations.iter().any(|what| what.contains(says)),
+                "{rule:?}: {violations:?}\n{}",
+                world.story()
+            );
+            world.end().await;
+        }
+    });
+}
+
+#[test]
+fn an_operator_that_passes_the_lease_by_is_reported() {
+    play(async {
+        let world = World::new(&Make::default()).await;
+        let mut chance = Chance::new(45);
+        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+        world.create_instance(&json!({})).await;
+        begin(&world, &mut operator, &mut chance).await;
+        let path = world.path("coordination.k8s.io/v1", "leases", "orders-writer");
+        let pod = uid(&world.lock().pods()[0]).to_owned();
+        let spec = |holder: &str, epoch: i32| json!({"spec": {"holderIdentity": holder, "leaseTransitions": epoch}});
+        for (change, says) in [
+            (spec("sealed", 1), "the epoch fell"),
+            (spec("for/another", 1), "in the same epoch"),
+            (spec("for/another", 2), "and the record is of"),
+            (spec(&format!("{pod}/a"), 3), "by somebody else than a guard"),
+        ] {
+            world.lock().violations.clear();
+            let request = http::Request::patch(&path)
+                .header("content-type", "application/merge-patch+json")
+                .body(change.to_string().into_bytes())
+                .expect("a request");
+            let changed = operator.wire.client().request::<serde_json::Value>(request).await;
+            changed.expect("nobody else refuses it");
+            let violations = world.lock().violations.clone();
+            assert!(
+                violations.iter().any(|what| what.contains(says)),
+                "{says}: {violations:?}"
+            );
+        }
+        // the next pod, let in while the Lease is another's
+        world.lock().violations.clear();
+        let old = world.lock().pods().remove(0);
+        world.delete(&world.pod_path(name(&old)), None).await;
+        for _ in 0..3 {
+            world.kubelet(&world.node(1)).await;
+            world.guards(&world.node(1)).await;
+        }
+        world.replicate().await;
+        let gated = world.lock().pods().remove(0);
+        let open = json!([{"op": "remove", "path": "/spec/schedulingGates"}]);
+        let request = http::Request::patch(world.pod_path(name(&gated)))
+            .header("content-type", "application/json-patch+json")
+            .body(open.to_string().into_bytes())
+            .expect("a request");
+        let opened = operator.wire.client().request::<serde_json::Value>(request).await;
+        opened.expect("nobody else refuses it");
+        let violations = world.lock().violations.clone();
+        assert!(
+            violations
+                .iter()
+                .any(|what| what.contains("was opened while the Lease is")),
+            "{violations:?}"
+        );
         world.end().await;
     });
 }

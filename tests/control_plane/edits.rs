@@ -196,6 +196,8 @@ fn a_template_that_an_older_operator_rendered_differently_stays_until_the_spec_c
                 rendered_differently(&ours),
             )
             .await;
+        // its pod runs already
+        world.adopt_pods().await;
         let former = stored(&world);
         assert_ne!(former["spec"]["template"], ours["spec"]["template"]);
         operator.restart_as(&Setup {

@@ -5,6 +5,8 @@
 //!   any moment, also on a node that is off (it may come back) or silent;
 //! - its object is gone, but its container runs on a node that the storage lets write.
 //!
+//! A pod under a guard may have an engine only by the Lease: what that adds is in `rights`.
+//!
 //! Pods are counted by what keeps them apart: with `ReadWriteOncePod` the kubelet of one node runs one pod of a claim after the other, so
 //! pods that are bound or pinned to the same node are one writer; everything else is one writer a pod.
 
@@ -15,6 +17,7 @@ use sqledge_operator::desired::VOLUME_FENCE;
 
 use crate::mirror::{Key, is_deleting, name, text, uid};
 use crate::physics::Detach;
+use crate::rights;
 use crate::world::State;
 
 /// One write that the API server has carried out.
@@ -102,6 +105,7 @@ pub fn standing(state: &State) -> Vec<String> {
 /// What a write has broken.
 pub fn after(state: &State, write: &Write) -> Vec<String> {
     let mut broken = standing(state);
+    broken.extend(rights::after(state, write));
     if write.actor != "cluster" {
         broken.extend(forbidden(state, write));
     }
@@ -124,10 +128,12 @@ fn forbidden(state: &State, write: &Write) -> Vec<String> {
                 text(&before, "/spec/nodeName"),
                 "the attachment was deleted",
             ));
+            broken.extend(rights::not_sealed(state, text(&before, "/spec/nodeName")));
         }
         "nodes" if removed => broken.push(format!("node {} was deleted", write.key.name)),
         "nodes" => {
             broken.extend(pod_still_there(state, &write.key.name, "volumesInUse was changed"));
+            broken.extend(rights::not_sealed(state, &write.key.name));
             broken.extend(more_than_our_volume(state, &before, write.after));
         }
         "pods" if removed && !mentions(&before, &state.claim) => {
@@ -136,6 +142,7 @@ fn forbidden(state: &State, write: &Write) -> Vec<String> {
         "pods" => {
             if let Some(after) = write.after.filter(|after| is_gated(&before) && !is_gated(after)) {
                 broken.extend(opened_without_proof(state, after));
+                broken.extend(rights::opened_without_a_name(state, after));
             }
         }
         _ => {}
@@ -184,7 +191,7 @@ fn opened_without_proof(state: &State, opened: &Value) -> Vec<String> {
             .any(|pod| node_of(pod) == node && mentions(pod, &state.claim));
         let revoked = state.physics.detach == Detach::Revokes && !state.physics.exports.contains(node) && !bound_there;
         let certainly_dead = state.physics.confirmed.contains(node) && !bound_there;
-        if !(same_kubelet || revoked || certainly_dead) {
+        if !(same_kubelet || revoked || certainly_dead || rights::has_ended_for_good(state, pod)) {
             broken.push(format!(
                 "the gate of pod {} was opened though nothing proves that pod {pod} on node {node} can write no more",
                 name(opened)

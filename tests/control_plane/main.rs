@@ -6,6 +6,7 @@
 //! Needs no root. The programs come from `tests/testbed/tools/build.sh etcd kubernetes`.
 
 mod chance;
+mod guards;
 mod invariant;
 mod kubelet;
 mod mirror;
@@ -15,6 +16,7 @@ mod physics;
 mod process;
 mod program;
 mod rest;
+mod rights;
 mod server;
 mod settle;
 mod story;
@@ -30,6 +32,7 @@ mod edits;
 mod evidence;
 mod faults;
 mod namespaces;
+mod renewals;
 mod replicas;
 mod second_look;
 mod set_back;

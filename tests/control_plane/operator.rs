@@ -379,11 +379,9 @@ struct Doors(Arc<Mutex<State>>);
 impl Door for Doors {
     fn login(&self, target: Target) -> BoxFuture<'_, Attempt> {
         let state = self.0.lock().expect("no panic inside");
-        let runs = state
-            .physics
-            .containers
-            .values()
-            .any(|container| container.address == target.host && state.physics.machine(&container.node).reachable);
+        let runs = state.physics.containers.values().any(|container| {
+            container.engine && container.address == target.host && state.physics.machine(&container.node).reachable
+        });
         let attempt = if runs {
             Attempt::Succeeded {
                 version: "16.0.1000.6".into(),

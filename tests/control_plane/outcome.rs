@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use sqledge_operator::lease::Hold;
 
 use crate::mirror::{name, text, uid};
 use crate::world::{INSTANCE, State};
@@ -27,6 +28,9 @@ pub fn of(state: &State) -> BTreeMap<String, Value> {
         mask(text(claim, "/metadata/annotations/sqledge.io~1volume-id"), "volume id");
         mask(text(claim, "/spec/volumeName"), "volume");
     }
+    if let Some(Hold::Taken { start, .. }) = state.lease().map(|lease| lease.hold) {
+        mask(&start, "start");
+    }
     if let Some(service) = state.mirror.get("services", INSTANCE) {
         mask(text(service, "/spec/clusterIP"), "cluster address");
     }
@@ -42,7 +46,8 @@ pub fn of(state: &State) -> BTreeMap<String, Value> {
     }
     let mut result = BTreeMap::new();
     for (key, object) in state.mirror.objects() {
-        if ["nodes", "leases", "namespaces", "persistentvolumes"].contains(&key.plural.as_str()) {
+        let is_of_a_node = key.plural == "leases" && text(object, "/metadata/namespace") != state.id;
+        if is_of_a_node || ["nodes", "namespaces", "persistentvolumes"].contains(&key.plural.as_str()) {
             continue;
         }
         let mut object = object.clone();
@@ -69,12 +74,22 @@ fn forget(object: &mut Value) {
         if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
             // only after a pin was refused, and only until the volume moves on
             annotations.remove("sqledge.io/pin-refused");
+            // counts how often the Lease changed hands on the way
+            annotations.remove("sqledge.io/epoch");
         }
     }
     if object["kind"] == "Pod" {
         // which nodes it was kept off depends on what was known of them when its gate opened; where it runs is compared
         object["spec"]["affinity"] = Value::Null;
         object["spec"]["nodeSelector"]["kubernetes.io/hostname"] = Value::Null;
+    }
+    if object["kind"] == "Lease" {
+        for field in ["leaseTransitions", "acquireTime", "renewTime"] {
+            object["spec"][field] = Value::Null;
+        }
+    }
+    if let Some(engine) = object.pointer_mut("/status/containerStatuses/0") {
+        engine["containerID"] = Value::Null;
     }
     if object["kind"] == "Secret" {
         object["data"] = Value::Null;

@@ -1,5 +1,5 @@
-//! The rest of the cluster: what `ReplicaSet` controller, binder, scheduler, attach-detach controller, attacher, kubelets, node controller and
-//! load balancer would do, each as one explicit step, so that a test decides when.
+//! The rest of the cluster: what `ReplicaSet` controller, binder, scheduler, attach-detach controller, attacher, kubelets, guards, node controller
+//! and load balancer would do, each as one explicit step, so that a test decides when.
 //!
 //! A step looks at the API's state as it is now (the mirror) and at the machines, makes what writes are due, and nothing when none are.
 
@@ -18,7 +18,7 @@ const ATTACHER: &str = "external-attacher/disk-storage-test";
 impl World {
     /// Some of the steps, in an order of chance; all of them where those had nothing to do. Whether anything was due.
     pub async fn round(&self, chance: &mut Chance) -> bool {
-        let mut steps = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+        let mut steps = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
         chance.shuffle(&mut steps);
         let some = 3 + chance.below(steps.len() - 2);
         let behind = if chance.percent(20) { chance.below(12) } else { 0 };
@@ -27,6 +27,7 @@ impl World {
 
     async fn steps(&self, steps: &[usize], behind: usize) -> bool {
         let (_, before) = self.hand.counts();
+        let mut more = false;
         for step in steps {
             match step {
                 0 => self.replicate().await,
@@ -35,11 +36,12 @@ impl World {
                 3 => self.attach().await,
                 4 => self.detach(behind).await,
                 5 => self.balance().await,
-                number => self.kubelet(&self.node(number - 5)).await,
+                number @ 6..=8 => self.kubelet(&self.node(number - 5)).await,
+                number => more |= self.guards(&self.node(number - 8)).await,
             }
         }
         let (_, after) = self.hand.counts();
-        after > before
+        more || after > before
     }
 
     /// Deployment and `ReplicaSet` controllers, strategy Recreate.
@@ -52,8 +54,7 @@ impl World {
             return;
         };
         let template = &deployment["spec"]["template"];
-        let hash = fingerprint(&template.to_string());
-        let set = format!("{INSTANCE}-{hash}");
+        let set = set_of(template);
         let is_old = |pod: &&Value| text(pod, "/metadata/ownerReferences/0/name") != set;
         if pods.iter().any(|pod| is_old(&pod)) {
             for pod in pods.iter().filter(is_old).filter(|pod| !is_deleting(pod)) {
@@ -70,7 +71,7 @@ impl World {
             let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": set, "uid": format!("uid-of-{set}"),
                 "controller": true, "blockOwnerDeletion": true});
             let mut labels = template["metadata"]["labels"].clone();
-            labels["pod-template-hash"] = hash.clone().into();
+            labels["pod-template-hash"] = set.replace(&format!("{INSTANCE}-"), "").into();
             let metadata =
                 json!({"name": format!("{set}-{}", self.number()), "labels": labels, "ownerReferences": [owner]});
             self.post(
@@ -84,6 +85,22 @@ impl World {
         surplus.sort_by_key(|pod| !is_gated(pod));
         for pod in surplus.iter().take(surplus.len().saturating_sub(wanted)) {
             self.delete(&self.pod_path(name(pod)), None).await;
+        }
+    }
+
+    /// The pods are those of the template as it is now.
+    pub async fn adopt_pods(&self) {
+        let (deployment, pods) = {
+            let state = self.lock();
+            (state.mirror.get("deployments", INSTANCE).cloned(), state.pods())
+        };
+        let set = set_of(&deployment.expect("there")["spec"]["template"]);
+        for pod in pods {
+            let mut owners = pod["metadata"]["ownerReferences"].clone();
+            owners[0]["name"] = set.clone().into();
+            let path = self.pod_path(name(&pod));
+            self.merge(&path, json!({"metadata": {"ownerReferences": owners}}))
+                .await;
         }
     }
 
@@ -270,8 +287,9 @@ impl World {
         }
     }
 
-    /// The heartbeat of every node that has one.
+    /// Time goes by: the heartbeat of every node that has one, and whatever the guards do meanwhile.
     pub async fn heartbeat(&self) {
+        self.guards_age().await;
         for number in 1..=3 {
             let node = self.node(number);
             if self.lock().physics.machine(&node).beats() {
@@ -281,6 +299,7 @@ impl World {
                     json!({"metadata": {"annotations": annotations}}),
                 )
                 .await;
+                self.report(&node, true).await;
             }
         }
     }
@@ -293,8 +312,11 @@ impl World {
             let wanted = if beats { "True" } else { "Unknown" };
             if text(&node, "/status/conditions/0/status") != wanted {
                 let path = format!("/api/v1/nodes/{}/status", name(&node));
-                self.merge(&path, json!({"status": {"conditions": [ready(wanted)]}}))
-                    .await;
+                // what the kubelet wrote last stays readable
+                let condition = &node["status"]["conditions"][0];
+                let mut judged = ready(wanted, 0);
+                judged["lastHeartbeatTime"] = condition["lastHeartbeatTime"].clone();
+                self.merge(&path, json!({"status": {"conditions": [judged]}})).await;
             }
         }
     }
@@ -345,6 +367,11 @@ fn avoids(pod: &Value, node: &str) -> bool {
             .iter()
             .any(|field| field["operator"] == "NotIn" && field["values"] == json!([node]))
     })
+}
+
+/// The `ReplicaSet` of a pod template.
+fn set_of(template: &Value) -> String {
+    format!("{INSTANCE}-{}", fingerprint(&template.to_string()))
 }
 
 /// Of a pod template: enough to tell two apart.

@@ -83,6 +83,8 @@ impl Case {
                 "node off, class unknown, confirmed",
                 "node cordoned and pod deleted",
                 "pod deleted, class unknown",
+                "node deaf, Lease renewed",
+                "node off, no guard",
             ]
             .contains(&story.name)
         });

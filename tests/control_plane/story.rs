@@ -3,11 +3,12 @@
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sqledge_operator::driver_class::DriverClass;
+use sqledge_operator::lease;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::chance::Chance;
-use crate::mirror::{name, uid};
+use crate::mirror::{name, text, uid};
 use crate::operator::{Operator, Setup};
 use crate::outcome;
 use crate::physics::{Detach, Machine};
@@ -34,6 +35,10 @@ pub enum Event {
     DeletionPolicy,
     Image,
     Cordoned,
+    /// Somebody deletes the Lease.
+    LeaseDeleted,
+    /// The user wants a guard from now on, or none.
+    Guard(&'static str),
 }
 
 /// A story.
@@ -54,6 +59,8 @@ pub struct End {
     /// The calls of the story that were writes, counted from 1.
     write_calls: Vec<usize>,
     pub writes: usize,
+    /// The acts that the operator told of.
+    pub acts: BTreeSet<String>,
     pub ready: Option<(String, String)>,
     pub violations: Vec<String>,
     pub story: String,
@@ -82,8 +89,19 @@ impl Story {
 
     /// With a claim that several pods of one node may mount.
     fn with_read_write_once(mut self) -> Self {
-        self.make.spec = json!({"storage": {"storageClassName": "disk", "accessModes": ["ReadWriteOnce"]}});
+        self.make.spec["storage"] = json!({"storageClassName": "disk", "accessModes": ["ReadWriteOnce"]});
         self
+    }
+
+    /// With these failover settings.
+    fn with(mut self, failover: Value) -> Self {
+        self.make.spec["failover"] = failover;
+        self
+    }
+
+    /// With the engine as the first process of its container.
+    fn without_guard(self) -> Self {
+        self.with(json!({"guard": "Disabled"}))
     }
 
     fn that_holds(mut self) -> Self {
@@ -143,7 +161,55 @@ impl Story {
                 .that_holds(),
             Self::new("pod deleted, class unknown", Event::PodDeleted).on_unknown_storage(),
         ]);
+        all.extend(Self::of_guards());
+        all.extend(Self::without_guards());
         all
+    }
+
+    /// What only a guard and its Lease make possible.
+    fn of_guards() -> Vec<Self> {
+        let always = || json!({"lease": "Always"});
+        vec![
+            Self::new("left alone, storage revokes", Event::Node(Machine::LEFT_ALONE)),
+            Self::new("left alone, Lease renewed", Event::Node(Machine::LEFT_ALONE))
+                .with(always())
+                .that_holds(),
+            Self::new("node deaf, Lease renewed", Event::Node(Machine::DEAF)).with(always()),
+            Self::new("node cut, Lease renewed", Event::Node(Machine::CUT)).with(always()),
+            Self::new("pod force-deleted, Lease renewed", Event::PodForceDeleted).with(always()),
+            Self::new("node deaf, class unknown", Event::Node(Machine::DEAF))
+                .on_unknown_storage()
+                .that_holds(),
+            Self::new("node cut, class unknown, proof Lease", Event::Node(Machine::CUT))
+                .on_unknown_storage()
+                .with(json!({"proof": "Lease"})),
+            Self::new("Lease deleted", Event::LeaseDeleted),
+            Self::new("Lease deleted, Lease renewed", Event::LeaseDeleted).with(always()),
+            Self::new("guard switched off", Event::Guard("Disabled")),
+            Self::new("guard switched on", Event::Guard("Enabled")).without_guard(),
+        ]
+    }
+
+    fn without_guards() -> Vec<Self> {
+        vec![
+            Self::new("pod deleted, no guard", Event::PodDeleted).without_guard(),
+            Self::new("node off, no guard", Event::Node(Machine::OFF)).without_guard(),
+            Self::new("node cut, no guard, ReadWriteOnce", Event::Node(Machine::CUT))
+                .without_guard()
+                .with_read_write_once(),
+            Self::new("pod force-deleted, no guard, ReadWriteOnce", Event::PodForceDeleted)
+                .without_guard()
+                .with_read_write_once(),
+            Self::new(
+                "node cut and pod force-deleted, no guard",
+                Event::NodeAndPod(Machine::CUT),
+            )
+            .without_guard(),
+            Self::new("node cut, class unknown, no guard", Event::Node(Machine::CUT))
+                .on_unknown_storage()
+                .without_guard()
+                .that_holds(),
+        ]
     }
 
     /// Plays it, with a fault and weather of choice after the beginning.
@@ -160,11 +226,16 @@ impl Story {
         settle(&world, &mut operator, &mut chance, weather).await;
         let (calls, writes) = operator.wire.counts();
         let sent = operator.wire.sent();
+        let acts = sent
+            .iter()
+            .filter(|sent| sent.method == "POST" && sent.path.ends_with("/events"));
+        let acts = acts.map(|sent| text(&sent.body, "/reason").to_owned()).collect();
         let write_calls = (1..=calls).filter(|call| sent.get(call - 1).is_some_and(Sent::is_write));
         let about = format!("{} (seed {seed}, {fault:?})", self.name);
         assert_at_rest(&world, &mut operator, &about).await;
         let mut end = End::of(&world, calls, writes);
         end.write_calls = write_calls.collect();
+        end.acts = acts;
         world.end().await;
         end
     }
@@ -209,6 +280,14 @@ impl Story {
                     .edit_instance(json!({"spec": {"image": "registry.example/engine:2"}}))
                     .await;
             }
+            Event::LeaseDeleted => {
+                let path = world.path("coordination.k8s.io/v1", "leases", &lease::name(INSTANCE));
+                world.delete(&path, None).await;
+            }
+            Event::Guard(guard) => {
+                let failover = json!({"failover": {"guard": guard}});
+                world.edit_instance(json!({"spec": failover})).await;
+            }
             Event::Cordoned => {
                 world
                     .merge(
@@ -238,6 +317,7 @@ impl End {
             calls,
             write_calls: Vec::new(),
             writes,
+            acts: BTreeSet::new(),
             ready: state.condition("Ready"),
             violations: state.violations.clone(),
             evidence: evidence

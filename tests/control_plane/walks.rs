@@ -3,8 +3,9 @@
 //!
 //! `SQLEDGE_SEED` and `SQLEDGE_WALKS` choose the first seed and how many there are.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqledge_operator::driver_class::DriverClass;
+use sqledge_operator::lease;
 use sqledge_operator::settings::Switch;
 
 use crate::chance::Chance;
@@ -30,13 +31,27 @@ fn storage(chance: &mut Chance) -> (Detach, Option<DriverClass>) {
     ])
 }
 
+/// What the resource asks of a failover. Proof Lease is for those about whose storage nothing is known; elsewhere it adds nothing.
+fn failover(chance: &mut Chance) -> Value {
+    chance
+        .one_of(&[
+            json!({}),
+            json!({}),
+            json!({"guard": "Disabled"}),
+            json!({"lease": "Always"}),
+            json!({"proof": "Lease"}),
+        ])
+        .clone()
+}
+
 /// One thing happens.
 async fn happen(world: &World, chance: &mut Chance) {
     let pods = world.lock().pods();
     let pod = (!pods.is_empty()).then(|| world.pod_path(name(chance.one_of(&pods))));
     let node = world.node(1 + chance.below(3));
     let all_well = (1..=3).all(|number| world.lock().physics.machine(&world.node(number)) == Machine::WELL);
-    match chance.below(14) {
+    let lease = lease::name(INSTANCE);
+    match chance.below(16) {
         0 | 1 => {
             if let Some(pod) = pod {
                 world.delete(&pod, None).await;
@@ -54,7 +69,7 @@ async fn happen(world: &World, chance: &mut Chance) {
                 .serving_pod()
                 .map(|pod| text(&pod, "/spec/nodeName").to_owned());
             let node = serving.filter(|_| chance.percent(80)).unwrap_or(node);
-            let machine = *chance.one_of(&[Machine::OFF, Machine::CUT, Machine::DEAF]);
+            let machine = *chance.one_of(&[Machine::OFF, Machine::CUT, Machine::DEAF, Machine::LEFT_ALONE]);
             world.change_machine(&node, machine);
         }
         4..=8 => recover(world),
@@ -84,6 +99,15 @@ async fn happen(world: &World, chance: &mut Chance) {
             world
                 .delete(&world.path("apps/v1", "deployments", INSTANCE), None)
                 .await;
+        }
+        14 | 15 if world.lock().mirror.get("leases", &lease).is_some() => {
+            let path = world.path("coordination.k8s.io/v1", "leases", &lease);
+            if chance.percent(50) {
+                world.delete(&path, None).await;
+            } else {
+                let note = json!({"metadata": {"annotations": {"somebody.example/was": "here"}}});
+                world.merge(&path, note).await;
+            }
         }
         _ => {}
     }
@@ -136,9 +160,10 @@ async fn walk(seed: u64) {
     let mut chance = Chance::new(seed);
     let (detach, class) = storage(&mut chance);
     let mode = *chance.one_of(&["ReadWriteOncePod", "ReadWriteOnce"]);
+    let failover = failover(&mut chance);
     let make = Make {
         detach,
-        spec: json!({"storage": {"storageClassName": "disk", "accessModes": [mode]}}),
+        spec: json!({"storage": {"storageClassName": "disk", "accessModes": [mode]}, "failover": failover}),
         ..Make::default()
     };
     let setup = Setup {
@@ -147,7 +172,7 @@ async fn walk(seed: u64) {
         ..Setup::default()
     };
     let about = format!(
-        "seed {seed}: {detach:?} called {class:?}, {mode}, fast detach {:?}",
+        "seed {seed}: {detach:?} called {class:?}, {mode}, failover {failover}, fast detach {:?}",
         setup.fast_detach
     );
     println!("{about}");

@@ -64,7 +64,7 @@ impl Sent {
 
     /// Whether it was judged on the object that it changes: children and status are applied, and events are only told.
     pub fn is_judged(&self) -> bool {
-        self.method == "DELETE" || self.method == "PATCH" && self.body.is_array()
+        self.method == "DELETE" || self.method == "PUT" || self.method == "PATCH" && self.body.is_array()
     }
 }
 

@@ -1,16 +1,18 @@
 //! One small world: a namespace, three nodes, one instance on one volume; what the API says about it, and what is really so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use http::Request;
 use kube::Client;
 use serde_json::{Value, json};
+use sqledge_operator::rules::Rules;
 
 use crate::invariant::{self, Write};
 use crate::mirror::{Key, Mirror, name, text, uid};
 use crate::physics::{Detach, Machine, Physics};
+use crate::rights;
 use crate::server;
 use crate::wire::{Fault, Sent, Wire};
 
@@ -35,6 +37,10 @@ pub struct State {
     pub physics: Physics,
     /// Pods, by UID, whose gate was ever opened, with the node they were bound to.
     pub let_go: BTreeMap<String, Option<String>>,
+    /// Those of them, by UID, whose engine runs under a guard.
+    pub guarded: BTreeSet<String>,
+    /// The rules that the guards follow; a test of the checks takes one away.
+    pub guard_rules: Rules,
     /// How many pods could write when etcd was set back, which brings back pods that others have followed; it may only become fewer.
     pub brought_back: usize,
     /// What was written, in order.
@@ -88,6 +94,9 @@ impl State {
             (_, Some(pod)) if invariant::mentions(pod, &self.claim) && !invariant::is_gated(pod) => {
                 let node = Some(invariant::node_of(pod)).filter(|node| !node.is_empty());
                 self.let_go.insert(uid(pod).to_owned(), node.map(str::to_owned));
+                if rights::is_guarded(pod) {
+                    self.guarded.insert(uid(pod).to_owned());
+                }
             }
             // a pod that never had a node never ran
             (Some(pod), None) if invariant::node_of(pod).is_empty() => {
@@ -142,7 +151,8 @@ impl State {
         self.happened("--- etcd is set back");
     }
 
-    fn broken(&mut self, by: &str, what: &str) {
+    /// Something must never be, and is.
+    pub fn broken(&mut self, by: &str, what: &str) {
         // one is enough to read; the same state would be reported after every later write
         if self.violations.len() < 3 {
             self.violations.push(format!("after {by}: {what}"));
@@ -158,7 +168,7 @@ impl State {
 
     /// The pod whose engine serves, if there is one.
     pub fn serving_pod(&self) -> Option<Value> {
-        let runs = |pod: &Value| self.physics.containers.contains_key(uid(pod));
+        let runs = |pod: &Value| self.physics.runs(uid(pod));
         self.pods().into_iter().find(runs)
     }
 
@@ -219,6 +229,8 @@ impl World {
             mirror: Mirror::default(),
             physics: Physics::new(make.detach),
             let_go: BTreeMap::new(),
+            guarded: BTreeSet::new(),
+            guard_rules: Rules::all(),
             brought_back: 1,
             trace: Vec::new(),
             violations: Vec::new(),
@@ -292,6 +304,16 @@ impl World {
         self.send("POST", path, "application/json", body).await
     }
 
+    /// An object, if there is one.
+    pub async fn get(&self, path: &str) -> Option<Value> {
+        let request = Request::get(path).body(Vec::new()).expect("a request");
+        match self.hand_client.request::<Value>(request).await {
+            Ok(object) => Some(object),
+            Err(kube::Error::Api(status)) if status.code == 404 => None,
+            Err(error) => panic!("the rest of the cluster cannot read {path}: {error}"),
+        }
+    }
+
     pub async fn merge(&self, path: &str, body: Value) -> Value {
         self.send("PATCH", path, "application/merge-patch+json", body).await
     }
@@ -325,7 +347,7 @@ impl World {
 
     async fn add_node(&self, name: &str, provided: bool) {
         let labels = json!({"kubernetes.io/hostname": name, "kubernetes.io/arch": "amd64", "world": self.namespace});
-        let status = json!({"conditions": [ready("True")]});
+        let status = json!({"conditions": [ready("True", 0)]});
         let spec = if provided {
             json!({"providerID": format!("test://{name}")})
         } else {
@@ -379,6 +401,10 @@ impl World {
             ("v1", "persistentvolumeclaims"),
             ("v1", "pods"),
             ("v1", "secrets"),
+            ("v1", "serviceaccounts"),
+            ("rbac.authorization.k8s.io/v1", "roles"),
+            ("rbac.authorization.k8s.io/v1", "rolebindings"),
+            ("coordination.k8s.io/v1", "leases"),
         ] {
             objects.extend(self.list(plural, self.path(version, plural, "")).await);
         }
@@ -452,8 +478,9 @@ fn claim_of(spec: &Value) -> String {
     }
 }
 
-/// Condition Ready of a node.
-pub fn ready(status: &str) -> Value {
+/// Condition Ready of a node, as its kubelet wrote it at some time.
+pub fn ready(status: &str, time: usize) -> Value {
+    let heartbeat = format!("2020-01-01T{:02}:{:02}:{:02}Z", time / 3600, time / 60 % 60, time % 60);
     json!({"type": "Ready", "status": status, "reason": "Test", "message": "as the test has it",
-        "lastHeartbeatTime": "2020-01-01T00:00:00Z", "lastTransitionTime": "2020-01-01T00:00:00Z"})
+        "lastHeartbeatTime": heartbeat, "lastTransitionTime": "2020-01-01T00:00:00Z"})
 }
