@@ -40,13 +40,15 @@ pub fn one_writer(lab: &Lab, volume: &str) -> Result<Findings> {
 pub fn last_write(lab: &Lab, volume: &str, node: &str) -> Result<Timestamp> {
     let path = lab.bed().storage_log();
     let text = fs::read_to_string(&path).map_err(Error::file("read", path))?;
-    let writes = text
+    let mut writes = text
         .lines()
         // the last line may be on its way
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())
         .filter(|entry| entry["event"] == "write" && entry["volume"] == volume && entry["node"] == node)
         .filter(|entry| entry["accepted"] == true);
-    let last = writes.last().and_then(|entry| entry["time"].as_str()?.parse().ok());
+    let last = writes
+        .next_back()
+        .and_then(|entry| entry["time"].as_str()?.parse().ok());
     last.ok_or_else(|| Error::Broken(format!("node {node} has never written to volume {volume}")))
 }
 

@@ -82,9 +82,9 @@ fn check_killed_by_itself(stage: &Stage, lost: &Lost, cut: Timestamp) -> Result<
     ensure(killed <= cut + STOPS_AFTER + KILL_BUDGET, || {
         format!("cut off at {cut}, the guard killed its engine only at {killed}")
     })?;
-    let last = last_write(stage.lab, lost.watched.volume(), &lost.node)?;
-    ensure(last <= killed + KILL_BUDGET, || {
-        format!("the engine was killed at {killed}, and its node still wrote at {last}")
+    let written = last_write(stage.lab, lost.watched.volume(), &lost.node)?;
+    ensure(written <= killed + KILL_BUDGET, || {
+        format!("the engine was killed at {killed}, and its node still wrote at {written}")
     })
 }
 
