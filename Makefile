@@ -5,7 +5,9 @@
 #   make kubectl ARGS=...  look around in it
 #   make test              everything, cheapest first; CLUSTER=0 leaves out what needs root and nodes, and says so
 #   make test-long         what takes too long for every run: a detach that is held back for three minutes
+#   make soak              random faults on several databases at once, an hour and more: FAULTS=200 SEED=n; result in target/soak.json
 #   make bench             outages, API requests and memory, ours beside the vendor's manifests (about an hour; docs/benchmarks.md)
+#   make bench-failover    the faults of the headline, ours beside the vendor's manifests (RUNS=10: at most 100 minutes); ONLY=fault=drain,variant=default
 #   make generate          write anew what is derived from other files
 #
 # Programs are built once, outside the checkout: SQLEDGE_CACHE (default ~/.cache/sqledge). Results lie in ./target.
@@ -33,7 +35,8 @@ MODEL_TESTS := $(basename $(notdir $(wildcard tests/model/tests/*.rs)))
 STANDIN_TESTS := $(basename $(notdir $(wildcard tests/standin/tests/*.rs)))
 
 .PHONY: fresh demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \
-	machine programs former images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench
+	machine programs former images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench soak \
+	soak-short bench-failover
 
 # ------------------------------------------------------------------------------------------------------------ the demo
 demo: machine images
@@ -126,6 +129,15 @@ testbed-itself: programs
 e2e: images
 	$(CARGO) test $(FOR) --test cluster -- --ignored --test-threads=1 --nocapture --skip long_
 
+FAULTS ?= 200
+SEED ?= $(shell date +%s)
+soak: machine images
+	@$(SQLEDGE_PROGRAMS)/soak --seed $(SEED) --faults $(FAULTS) --out target/soak.json $(ARGS)
+
+# always the same faults, so that it says something about a change
+soak-short: images
+	@$(SQLEDGE_PROGRAMS)/soak --seed 4 --faults 9 --instances 4 --minutes 3 --without-control --name soak-short --out target/soak-short.json
+
 # ----------------------------------------------------------------------------------------------------------- what they need
 build: fresh
 	$(CARGO) build $(FOR) --bins
@@ -143,3 +155,7 @@ fmt:
 # ------------------------------------------------------------------------------------------------------------ the figures
 bench: machine images
 	@$(SQLEDGE_PROGRAMS)/bench --name bench --out target/bench/outage.json $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+RUNS ?= 10
+bench-failover: machine images
+	@$(SQLEDGE_PROGRAMS)/bench failover --runs $(RUNS) --out target/bench/failover.json $(if $(ONLY),--only $(ONLY)) $(ARGS)

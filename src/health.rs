@@ -23,6 +23,7 @@ impl Finding {
     pub fn needs_a_human(&self, verdict: &Verdict) -> bool {
         let engine = [
             "ContainerFailed",
+            "DatabaseBroken",
             "EngineExits",
             "ImagePullFailed",
             "PasswordDoesNotFit",
@@ -40,9 +41,11 @@ impl Finding {
     }
 }
 
-/// Whether the database serves: the operator's login succeeded at the pod that holds the volume.
+/// Whether the database serves: the operator's login succeeded at the pod that holds the volume, and the engine can use every database on it.
 pub fn is_serving(world: &World, verdict: &Verdict) -> bool {
-    matches!(verdict.state, State::Held | State::Suspect) && world.scene.login == Login::Succeeded
+    matches!(verdict.state, State::Held | State::Suspect)
+        && world.scene.login == Login::Succeeded
+        && world.broken_databases.is_empty()
 }
 
 /// Why it does not serve; asked only if it does not.
@@ -219,11 +222,65 @@ fn not_yet(world: &World, pod: &Pod) -> Finding {
             "Recovering",
             format!("the engine answers but lets nobody in yet: {words}"),
         ),
+        Login::Succeeded if !world.broken_databases.is_empty() => Finding::new(
+            "DatabaseBroken",
+            format!(
+                "the engine serves, but database {}; see `kubectl logs {name}`: if it lost its volume for a while, delete pod {name} so that the \
+                 volume is mounted anew; else restore the database from a backup",
+                world.broken_databases.join(", database ")
+            ),
+        ),
         Login::Failed(_) | Login::NotTried | Login::Succeeded => Finding::new(
             "EngineNotAnswering",
             format!(
                 "pod {name} runs on node {node}, but its engine does not answer a login yet; `kubectl logs {name}` shows what it does"
             ),
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::world::samples;
+
+    fn held() -> Verdict {
+        Verdict {
+            state: State::Held,
+            reason: "PodRunning",
+            message: "pod orders-1 runs on node n1".into(),
+            recheck: Duration::from_secs(5),
+            act: None,
+            evidence: None,
+        }
+    }
+
+    #[test]
+    fn an_engine_that_cannot_use_a_database_does_not_serve_although_it_lets_the_operator_in() {
+        let mut world = samples::world(&json!({}));
+        world.scene.login = Login::Succeeded;
+        world.claim = Some(serde_json::from_value(json!({"metadata": {"name": "orders-data"}})).expect("a claim"));
+        let engine = json!({"name": "engine", "ready": true, "restartCount": 0, "image": "", "imageID": "", "state": {"running": {}}});
+        let pod = json!({"metadata": {"name": "orders-1"}, "spec": {"containers": [], "nodeName": "n1"},
+            "status": {"containerStatuses": [engine]}});
+        world.pods = vec![serde_json::from_value(pod).expect("a pod")];
+        assert!(is_serving(&world, &held()));
+        world.broken_databases = vec!["shop is SUSPECT".into(), "stock is RECOVERY_PENDING".into()];
+        assert!(!is_serving(&world, &held()));
+        let finding = explain(&world, &Plan::default(), &held());
+        assert_eq!(finding.reason, "DatabaseBroken");
+        assert!(
+            finding
+                .message
+                .contains("database shop is SUSPECT, database stock is RECOVERY_PENDING"),
+            "{}",
+            finding.message
+        );
+        assert!(finding.message.contains("delete pod orders-1"), "{}", finding.message);
+        assert!(finding.needs_a_human(&held()));
     }
 }

@@ -40,6 +40,8 @@ pub enum Attempt {
     Succeeded {
         /// `ProductVersion` of the engine.
         version: String,
+        /// Databases whose files the engine could not use: name and state.
+        broken: Vec<String>,
     },
     /// The engine refused the password: it does not fit the data on the volume.
     WrongPassword,
@@ -93,8 +95,9 @@ async fn attempt(target: &Target) -> tiberius::Result<Attempt> {
         "SELECT CAST(SERVERPROPERTY('ProductVersion') AS NVARCHAR(128))",
     )
     .await?;
+    let broken = broken(&mut client).await?;
     client.close().await?;
-    Ok(Attempt::Succeeded { version })
+    Ok(Attempt::Succeeded { version, broken })
 }
 
 type Connection = Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;
@@ -103,6 +106,20 @@ async fn text(client: &mut Connection, query: &str) -> tiberius::Result<String> 
     let row = client.simple_query(query).await?.into_row().await?;
     let value = row.and_then(|row| row.try_get::<&str, _>(0).ok().flatten().map(str::to_owned));
     Ok(value.unwrap_or_default())
+}
+
+/// A login says nothing about the users' databases: after an input/output error, say, the engine goes on without them. Those that somebody took
+/// offline, or is restoring, are as they should be.
+async fn broken(client: &mut Connection) -> tiberius::Result<Vec<String>> {
+    let query = "SELECT name, state_desc FROM sys.databases ORDER BY name";
+    let rows = client.simple_query(query).await?.into_first_result().await?;
+    let column = |row: &tiberius::Row, at: usize| row.try_get::<&str, _>(at).ok().flatten().map(str::to_owned);
+    Ok(rows
+        .iter()
+        .filter_map(|row| column(row, 0).zip(column(row, 1)))
+        .filter(|(_, state)| matches!(state.as_str(), "SUSPECT" | "RECOVERY_PENDING"))
+        .map(|(name, state)| format!("{name} is {state}"))
+        .collect())
 }
 
 fn classify(error: &tiberius::error::Error) -> Attempt {

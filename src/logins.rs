@@ -195,7 +195,10 @@ mod tests {
     }
 
     fn succeeded() -> Attempt {
-        Attempt::Succeeded { version: "16.0".into() }
+        Attempt::Succeeded {
+            version: "16.0".into(),
+            broken: Vec::new(),
+        }
     }
 
     fn silent(why: &str) -> Attempt {

@@ -82,6 +82,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>) -> Resu
             .status
             .as_ref()
             .and_then(|status| status.engine_version.clone()),
+        broken_databases: Vec::new(),
         instance,
         secret,
         service,

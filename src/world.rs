@@ -57,6 +57,8 @@ pub struct World {
     pub scene: Scene,
     /// Version that the engine reported at the last login.
     pub engine_version: Option<String>,
+    /// Databases that the engine, by its own word, cannot use: name and state.
+    pub broken_databases: Vec<String>,
 }
 
 /// What a guard needs of the API server.

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::boot;
 use super::rules::{Change, Seen};
-use crate::lease::{Me, Record};
+use crate::lease::{Hold, Me, Record};
 
 /// Why the object cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -65,6 +65,16 @@ impl Paper {
         };
         self.lease = Some(lease);
         Ok(seen)
+    }
+
+    /// Who has the Lease now.
+    pub fn hold(&self) -> Option<Hold> {
+        record(self.lease.as_ref()?).ok().map(|record| record.hold)
+    }
+
+    /// Whether the end of this guard's engine is acknowledged there, and nobody has done anything about it yet.
+    pub fn is_stopped(&self) -> bool {
+        self.hold() == Some(Hold::Stopped(self.pod.clone()))
     }
 
     /// What stands there now, for people.

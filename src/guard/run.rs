@@ -21,6 +21,7 @@ use super::prober::Prober;
 use super::rules::{ACKNOWLEDGE, Action, Change, Guard, Input, Tenure};
 use super::words::Options;
 use super::{boot, rules};
+use crate::lease::Hold;
 use crate::rules::Rules;
 
 /// The longest wait, which is also how fresh the heartbeat is.
@@ -35,6 +36,12 @@ const KILLED: Duration = Duration::from_secs(10);
 const SYNC: Duration = Duration::from_secs(15);
 /// The same after a kill.
 const SYNC_KILLED: Duration = Duration::from_secs(5);
+/// How long the guard of an engine that has stopped waits for what the operator does about it.
+const LINGER: Duration = Duration::from_secs(3);
+/// How often it looks meanwhile.
+const LINGER_LOOK: Duration = Duration::from_millis(200);
+/// How long a successor takes from being named to reaching the kubelet of this node.
+const ARRIVAL: Duration = Duration::from_secs(1);
 /// How long the last sentences may take.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 /// An engine that ends so often before it has ever answered has something to say: its container ends with it, and the
@@ -308,8 +315,8 @@ impl Place {
             }
             Action::KillAll => return Err(self.kill_all(before)),
             Action::Exit => {
-                self.finish_write();
                 self.journal.say("stopped");
+                self.finish_write();
                 return Err(Over(self.code));
             }
         }
@@ -370,8 +377,55 @@ impl Place {
 
     /// A write that is on its way when the guard ends is most of all the acknowledgement.
     fn finish_write(&mut self) {
-        if self.guard.request.is_some_and(|request| request.change.is_some()) {
-            let _ = self.courier.wait(ACKNOWLEDGE);
+        if self.guard.request.is_none() {
+            return self.linger();
+        }
+        if let Some(Answer::Lease(lease)) = self.courier.wait(ACKNOWLEDGE)
+            && self.paper.receive(lease).is_ok()
+        {
+            self.linger();
+        }
+    }
+
+    /// The engine has ended and that is acknowledged; with this process the kubelet would unmount the device. A successor on this node that comes
+    /// after that waits up to 10 s until the kubelet has reported the volume in use again. One that goes elsewhere is not kept waiting: the
+    /// operator seals the Lease at once.
+    fn linger(&mut self) {
+        if !self.paper.is_stopped() {
+            return;
+        }
+        let mut until = boot::now() + LINGER;
+        let mut looks = true;
+        while boot::now() < until {
+            if looks {
+                self.courier.send(None, LINGER_LOOK * 2);
+                let answer = self.courier.wait(LINGER_LOOK * 4);
+                looks = matches!(answer, Some(Answer::Lease(_)));
+                if let Some(Answer::Lease(lease)) = answer {
+                    // what cannot be read changes nothing here
+                    let _ = self.paper.receive(lease);
+                }
+                match self.paper.hold() {
+                    Some(Hold::Sealed(_)) => return,
+                    Some(Hold::Stopped(_)) if looks => {}
+                    // its successor is named, or with the object of this pod its token has gone
+                    _ => (looks, until) = (false, until.min(boot::now() + ARRIVAL)),
+                }
+            }
+            self.rest(if looks {
+                until.min(boot::now() + LINGER_LOOK)
+            } else {
+                until
+            });
+        }
+    }
+
+    /// Rings that come meanwhile mean nothing any more.
+    fn rest(&mut self, until: Duration) {
+        while boot::now() < until {
+            if self.alarm.wait_until(until).is_err() {
+                return;
+            }
         }
     }
 

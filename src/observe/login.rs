@@ -44,8 +44,9 @@ pub fn recall(context: &Context, world: &mut World) {
         None => Login::NotTried,
         Some(_) if !goal.runs && goal.suspicious_for.is_none() => Login::NotTried,
         Some(Ended { attempt, .. }) => {
-            if let Attempt::Succeeded { version } = &attempt {
+            if let Attempt::Succeeded { version, broken } = &attempt {
                 world.engine_version = Some(version.clone());
+                world.broken_databases.clone_from(broken);
             }
             meaning(attempt, &world.secret)
         }
@@ -150,7 +151,10 @@ mod tests {
 
     #[test]
     fn a_result_stands_as_long_as_it_says_something() {
-        let succeeded = || Attempt::Succeeded { version: "16".into() };
+        let succeeded = || Attempt::Succeeded {
+            version: "16".into(),
+            broken: Vec::new(),
+        };
         let silent = || Attempt::NoAnswer("no answer within 2 s".into());
         let not_yet = || Attempt::NotYet("recovering".into());
         let milliseconds = Duration::from_millis;

@@ -75,6 +75,13 @@ fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInst
         .node
         .as_ref()
         .and_then(|node| world.scene.nodes.get(node)?.lease_unchanged);
+    // noticed by the guard's silence while the node itself still looks alive
+    let of_guard = world.scene.lease.as_ref().map(|lease| lease.unchanged);
+    let silence = if verdict.reason == "LeaseExpired" {
+        silence.max(of_guard)
+    } else {
+        silence
+    };
     let silence = silence.filter(|_| matches!(verdict.state, State::Sealing | State::Evicting));
     let started = silence
         .and_then(|silence| world.now.checked_sub(silence).ok())

@@ -66,5 +66,6 @@ pub fn world(more: &Value) -> World {
         pods: Vec::new(),
         scene,
         engine_version: None,
+        broken_databases: Vec::new(),
     }
 }

@@ -385,6 +385,7 @@ impl Door for Doors {
         let attempt = if runs {
             Attempt::Succeeded {
                 version: "16.0.1000.6".into(),
+                broken: Vec::new(),
             }
         } else {
             Attempt::NoAnswer("no answer within 2 s".into())

@@ -5,7 +5,7 @@ use sqledge_operator::settings::Switch;
 
 use crate::canned::{JSON_PATCH, Sent};
 use crate::passes::{Engine, MANAGER, Meeting, acts};
-use crate::shop::{ATTACHMENT, CLAIM, NODE, PODS, VOLUME, cluster, lost, pod};
+use crate::shop::{ATTACHMENT, CLAIM, NODE, PODS, VOLUME, lost, pod, without_guard};
 
 /// What makes a JSON patch a compare-and-swap.
 fn judged(uid: &str, version: &str) -> [Value; 2] {
@@ -29,7 +29,7 @@ fn deletion(uid: &str, version: &str, grace: Option<u32>) -> Value {
 
 #[tokio::test]
 async fn the_holder_is_recorded_on_exactly_the_claim_that_was_judged() {
-    let canned = cluster(&json!({}));
+    let canned = without_guard(&json!({}));
     canned.remove(ATTACHMENT);
     let mut node = canned.get(NODE);
     node["status"]["volumesInUse"] = json!(["another"]);
@@ -47,7 +47,7 @@ async fn the_holder_is_recorded_on_exactly_the_claim_that_was_judged() {
 
 #[tokio::test]
 async fn the_node_of_the_holder_is_recorded_as_soon_as_it_is_known() {
-    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a"}));
+    let canned = without_guard(&json!({"sqledge.io/holder-pod": "uid-orders-1-a"}));
     pod(&canned, "orders-1-a", false);
     let annotations = json!({"sqledge.io/instance-uid": "uid-orders", "sqledge.io/volume-id": "volume-1",
         "sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"});
@@ -61,7 +61,7 @@ async fn the_node_of_the_holder_is_recorded_as_soon_as_it_is_known() {
 
 #[tokio::test]
 async fn a_gate_is_opened_and_pinned_in_one_patch_of_exactly_the_pod_that_was_judged() {
-    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-b", "sqledge.io/holder-node": "n1"}));
+    let canned = without_guard(&json!({"sqledge.io/holder-pod": "uid-orders-1-b", "sqledge.io/holder-node": "n1"}));
     pod(&canned, "orders-1-b", true);
     let selector = json!({"kubernetes.io/arch": "amd64", "kubernetes.io/hostname": "host-1"});
     let operations = [
@@ -78,7 +78,7 @@ async fn a_gate_is_opened_and_pinned_in_one_patch_of_exactly_the_pod_that_was_ju
 
 #[tokio::test]
 async fn a_pod_is_evicted_without_grace_and_only_if_it_is_still_the_one_that_was_judged() {
-    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    let canned = without_guard(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
     pod(&canned, "orders-1-a", false);
     let meeting = Meeting {
         node_silent: true,
@@ -95,7 +95,7 @@ async fn a_pod_is_evicted_without_grace_and_only_if_it_is_still_the_one_that_was
 
 #[tokio::test]
 async fn only_our_entry_of_volumes_in_use_is_taken_and_only_from_the_node_that_was_judged() {
-    let canned = cluster(&lost());
+    let canned = without_guard(&lost());
     pod(&canned, "orders-1-b", true);
     let meeting = Meeting {
         node_silent: true,
@@ -115,7 +115,7 @@ async fn only_our_entry_of_volumes_in_use_is_taken_and_only_from_the_node_that_w
 
 #[tokio::test]
 async fn without_fast_detach_exactly_the_attachment_that_was_judged_is_deleted() {
-    let canned = cluster(&lost());
+    let canned = without_guard(&lost());
     pod(&canned, "orders-1-b", true);
     let meeting = Meeting {
         node_silent: true,
@@ -132,7 +132,7 @@ async fn without_fast_detach_exactly_the_attachment_that_was_judged_is_deleted()
 #[tokio::test]
 async fn a_node_is_written_down_as_lost_on_exactly_the_claim_that_was_judged() {
     let canned =
-        cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"})).that_obeys();
+        without_guard(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"})).that_obeys();
     pod(&canned, "orders-1-b", true);
     let meeting = Meeting {
         node_silent: true,

@@ -72,7 +72,7 @@ impl Canned {
         std::mem::take(&mut *self.read.lock().expect("no panic inside"))
     }
 
-    /// Carries out a write: patches and deletions, and of server-side apply the status.
+    /// Carries out a write: patches, replacements and deletions, and of server-side apply the status.
     fn obey(&self, method: &http::Method, path: &str, content_type: &str, body: &Value) {
         let mut objects = self.objects.lock().expect("no panic inside");
         if method == http::Method::DELETE {
@@ -82,15 +82,17 @@ impl Canned {
         let Some(object) = objects.get_mut(path.trim_end_matches("/status")) else {
             return;
         };
-        if content_type == JSON_PATCH {
+        let version: u64 = object["metadata"]["resourceVersion"]
+            .as_str()
+            .map_or(0, |v| v.parse().expect("a number"));
+        if method == http::Method::PUT {
+            *object = body.clone();
+        } else if content_type == JSON_PATCH {
             let operations: json_patch::Patch = serde_json::from_value(body.clone()).expect("a patch");
             json_patch::patch(object, &operations).expect("a patch that fits");
         } else {
             object["status"] = body["status"].clone();
         }
-        let version: u64 = object["metadata"]["resourceVersion"]
-            .as_str()
-            .map_or(0, |v| v.parse().expect("a number"));
         object["metadata"]["resourceVersion"] = (version + 100).to_string().into();
     }
 

@@ -5,8 +5,8 @@ use sqledge_operator::controller;
 
 use crate::acts::patch;
 use crate::canned::{JSON_PATCH, Sent};
-use crate::passes::{MANAGER, Meeting, acts, operator};
-use crate::shop::{ACCOUNT, ATTACHMENT, BINDING, DEPLOYMENT, INSTANCE, ROLE, WRITER, cluster, pod};
+use crate::passes::{Engine, MANAGER, Meeting, acts, operator};
+use crate::shop::{ACCOUNT, ATTACHMENT, BINDING, DEPLOYMENT, INSTANCE, PODS, ROLE, WRITER, cluster, hold, pod};
 
 #[tokio::test]
 async fn what_the_guard_needs_is_applied_and_its_lease_only_created() {
@@ -84,8 +84,69 @@ async fn at_rest_nothing_is_asked_of_the_api_server() {
             .expect("a pass");
     }
     canned.reads();
-    let before = canned.sent().len();
+    canned.sent();
     controller::pass(instance, context.clone()).await.expect("a pass");
     assert_eq!(canned.reads(), [""; 0]);
-    assert_eq!(canned.sent()[before..], []);
+    assert_eq!(canned.sent(), []);
+}
+
+#[tokio::test]
+async fn before_anything_is_taken_from_a_dead_node_exactly_the_lease_that_was_judged_is_sealed() {
+    let canned =
+        cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"})).that_obeys();
+    pod(&canned, "orders-1-a", false);
+    let meeting = Meeting {
+        node_silent: true,
+        engine: Engine::Refuses,
+        ..Meeting::default()
+    };
+    let sent = acts(&canned, meeting).await;
+    assert_eq!((sent[0].method.as_str(), sent[0].path.as_str()), ("PUT", WRITER));
+    let metadata = &sent[0].body["metadata"];
+    assert_eq!(
+        (&metadata["uid"], &metadata["resourceVersion"]),
+        (&json!("uid-of-the-guards"), &json!("20"))
+    );
+    let spec = &sent[0].body["spec"];
+    assert_eq!(spec["holderIdentity"], "sealed/taken/uid-orders-1-a");
+    assert_eq!(spec["leaseTransitions"], 2);
+    let next = (sent[1].method.as_str(), sent[1].path.as_str());
+    assert_eq!(
+        next,
+        ("DELETE", format!("{PODS}/orders-1-a").as_str()),
+        "in the same pass"
+    );
+}
+
+#[tokio::test]
+async fn a_pod_is_named_on_exactly_the_lease_that_was_judged_and_then_let_in() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-b", "sqledge.io/holder-node": "n1"}));
+    hold(&canned, "uid-orders-1-a/1");
+    pod(&canned, "orders-1-b", true);
+    let sent = acts(&canned, Meeting::default()).await;
+    assert_eq!((sent[0].method.as_str(), sent[0].path.as_str()), ("PUT", WRITER));
+    let metadata = &sent[0].body["metadata"];
+    assert_eq!(
+        (&metadata["uid"], &metadata["resourceVersion"]),
+        (&json!("uid-of-the-guards"), &json!("20"))
+    );
+    assert_eq!(sent[0].body["spec"]["holderIdentity"], "for/uid-orders-1-b");
+    let next = (sent[1].method.as_str(), sent[1].path.as_str());
+    assert_eq!(next, ("PATCH", format!("{PODS}/orders-1-b").as_str()));
+}
+
+#[tokio::test]
+async fn a_lease_that_has_changed_since_it_was_judged_lets_nobody_in() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-b", "sqledge.io/holder-node": "n1"}));
+    hold(&canned, "uid-orders-1-a/1");
+    pod(&canned, "orders-1-b", true);
+    canned.refuse_once(WRITER);
+    let sent = acts(&canned, Meeting::default()).await;
+    let paths: Vec<&str> = sent.iter().map(|sent| sent.path.as_str()).collect();
+    let gate = format!("{PODS}/orders-1-b");
+    assert_eq!(
+        paths[..3],
+        [WRITER, WRITER, &gate],
+        "it is judged and named once more before that"
+    );
 }

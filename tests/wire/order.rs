@@ -7,11 +7,12 @@ use sqledge_operator::controller;
 
 use crate::canned::Sent;
 use crate::passes::{Engine, Meeting, operator, pass, replica};
-use crate::shop::{ATTACHMENT, CLAIM, INSTANCE, LEASE, NODE, PODS, WRITER, cluster, lost, pod};
+use crate::shop::{ATTACHMENT, CLAIM, INSTANCE, LEASE, NODE, PODS, WRITER, cluster, hold, lost, pod};
 
 #[tokio::test]
 async fn a_second_look_reads_once_what_the_decision_rests_on_in_the_order_that_the_proof_needs() {
     let canned = cluster(&lost());
+    hold(&canned, "sealed/taken/uid-orders-1-a");
     pod(&canned, "orders-1-b", true);
     let meeting = Meeting {
         node_silent: true,
@@ -69,9 +70,9 @@ async fn record_and_gate_follow_each_other_in_one_pass_and_each_status_stands_be
     let status = format!("{INSTANCE}/status");
     let gate = format!("{PODS}/orders-1-b");
     let paths: Vec<&str> = sent.iter().map(|sent| sent.path.as_str()).collect();
-    assert_eq!(paths, [CLAIM, &status, &gate, &status]);
+    assert_eq!(paths, [CLAIM, &status, WRITER, &gate, &status]);
     let record = |sent: &Sent| sent.body["status"]["failover"].clone();
-    let (first, last) = (record(&sent[1]), record(&sent[3]));
+    let (first, last) = (record(&sent[1]), record(&sent[4]));
     assert_eq!(first["reason"], "PodGone", "{first}");
     assert_eq!(first["fromPodUid"], "uid-orders-1-a");
     assert_eq!(first["evidence"], json!(["PinnedRestart"]));
@@ -99,15 +100,13 @@ async fn whoever_takes_over_from_a_leader_that_went_with_the_node_has_logged_in_
     let instance = context.caches.instances.state().remove(0);
     controller::pass(instance, context.clone()).await.expect("a pass");
     let sent = canned.sent();
-    assert_eq!(
-        (sent[0].method.as_str(), sent[0].path.as_str()),
-        ("DELETE", format!("{PODS}/orders-1-a").as_str())
-    );
+    assert_eq!((sent[0].method.as_str(), sent[0].path.as_str()), ("PUT", WRITER));
 }
 
 #[tokio::test]
 async fn what_has_changed_since_it_was_judged_is_judged_once_more_in_the_same_pass() {
     let canned = cluster(&lost());
+    hold(&canned, "sealed/taken/uid-orders-1-a");
     pod(&canned, "orders-1-b", true);
     let path = format!("{NODE}/status");
     canned.refuse_once(&path);

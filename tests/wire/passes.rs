@@ -40,6 +40,7 @@ impl Door for Engine {
         let attempt = match self {
             Self::Answers => Attempt::Succeeded {
                 version: "16.0.1000.6".into(),
+                broken: Vec::new(),
             },
             Self::Refuses => Attempt::NoAnswer("no answer within 2 s".into()),
             Self::Hangs => return Box::pin(std::future::pending()),

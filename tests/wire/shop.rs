@@ -34,13 +34,30 @@ pub fn meta(name: &str, uid: &str, version: &str, more: &Value) -> Value {
     meta
 }
 
-/// An instance with all its children, a volume on node n1, and no pod yet.
+/// An instance with all its children, a volume on node n1, and no pod yet. The pod of record has taken the Lease.
 pub fn cluster(holder: &Value) -> Canned {
+    made(holder, &json!({}))
+}
+
+/// The same where the engine has no guard, and so no Lease.
+pub fn without_guard(holder: &Value) -> Canned {
+    made(holder, &json!({"guard": "Disabled"}))
+}
+
+/// Another one has the Lease.
+pub fn hold(canned: &Canned, holder: &str) {
+    let mut lease = canned.get(WRITER);
+    lease["spec"]["holderIdentity"] = holder.into();
+    canned.put(WRITER, lease);
+}
+
+fn made(holder: &Value, failover: &Value) -> Canned {
     let canned = Canned::default();
     let resource = json!({
         "apiVersion": "sqledge.io/v1alpha1", "kind": "SqlEdgeInstance",
         "metadata": meta("orders", "uid-orders", "10", &json!({"namespace": "shop", "generation": 1})),
-        "spec": {"acceptEula": true, "image": "registry.example/engine:1", "storage": {"storageClassName": "disk"}},
+        "spec": {"acceptEula": true, "image": "registry.example/engine:1", "storage": {"storageClassName": "disk"},
+            "failover": failover},
     });
     let typed: SqlEdgeInstance = serde_json::from_value(resource.clone()).expect("a resource");
     let instance = Instance::parse(&typed).expect("valid");
@@ -67,7 +84,13 @@ pub fn cluster(holder: &Value) -> Canned {
         (BINDING, serde_json::to_value(desired::role_binding(&instance))),
         (WRITER, serde_json::to_value(lease)),
     ] {
-        canned.put(path, stored(object.expect("JSON"), "uid-of-the-guards"));
+        let object = object.expect("JSON");
+        if !object.is_null() {
+            canned.put(path, stored(object, "uid-of-the-guards"));
+        }
+    }
+    if let (Some(pod), true) = (holder["sqledge.io/holder-pod"].as_str(), instance.is_guarded()) {
+        hold(&canned, &format!("{pod}/1"));
     }
     let service: Service = desired::service(&instance);
     let mut service = stored(serde_json::to_value(service).expect("JSON"), "uid-service");

@@ -124,6 +124,11 @@ pub struct Writing {
 }
 
 impl Writing {
+    /// Where it writes down what became of each row.
+    pub fn log_file(&self) -> &Path {
+        &self.log
+    }
+
     /// What it saw so far.
     pub fn log(&self) -> Result<Log> {
         Log::read(&self.log).map_err(Error::malformed("the clients' log"))

@@ -1,6 +1,6 @@
 //! Clients of one database of ours: the oracle's writer, and its judgement.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use oracle::{
@@ -16,6 +16,27 @@ use crate::{
     wait::{Seen, until},
 };
 
+/// How often clients write.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between the starts of two attempts, in the oracle's words.
+    pub interval: &'static str,
+    /// How many may be under way at once. With more than one, an attempt that hangs does not hide that the database is back.
+    pub in_flight: u16,
+    /// Limit on each of connection, login and statement, in the oracle's words.
+    pub timeout: &'static str,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            interval: "50ms",
+            in_flight: 1,
+            timeout: "1s",
+        }
+    }
+}
+
 /// A writer that runs until it is stopped, and what it saw.
 pub struct Clients<'a> {
     // before the access, whose password it may still read
@@ -26,12 +47,19 @@ pub struct Clients<'a> {
 impl<'a> Clients<'a> {
     /// Starts writing, 20 rows a second, a new connection for each, and returns once rows are acknowledged.
     pub fn start(instance: &Instance<'a>) -> Result<Self> {
+        Self::start_at(instance, Pace::default())
+    }
+
+    /// The same at another pace.
+    pub fn start_at(instance: &Instance<'a>, pace: Pace) -> Result<Self> {
         let folder: PathBuf = ["clients", &format!("{}-{}", instance.namespace(), instance.name())]
             .iter()
             .collect();
         let access = Access::new(instance.lab(), &folder, reach(instance)?, &instance.password()?)?;
+        let in_flight = pace.in_flight.to_string();
+        let more = ["--in-flight", &in_flight, "--timeout", pace.timeout];
         let clients = Self {
-            writing: access.write(1, "50ms", &[])?,
+            writing: access.write(1, pace.interval, &more)?,
             access,
         };
         clients.await_rows_after(Timestamp::now(), 30)?;
@@ -47,6 +75,11 @@ impl<'a> Clients<'a> {
     pub fn readdress(&mut self, instance: &Instance) -> Result<()> {
         self.access.address = reach(instance)?;
         Ok(())
+    }
+
+    /// Where they log what became of each row.
+    pub fn log_file(&self) -> &Path {
+        self.writing.log_file()
     }
 
     /// What they saw so far.
@@ -116,9 +149,9 @@ impl<'a> Clients<'a> {
         Ok(verdict)
     }
 
-    /// Reads back, as it is.
-    fn judge(&self) -> Result<Verdict> {
-        self.access.judge(&self.writing, "20s")
+    /// Reads back, as it is. While clients write, rows that came after the log was read count as unexpected.
+    pub fn judge(&self) -> Result<Verdict> {
+        self.access.judge(&self.writing, "60s")
     }
 }
 

@@ -27,8 +27,13 @@ pub struct Lab {
 impl Lab {
     /// Puts a testbed up, shows its progress, and gives the images to its nodes.
     pub fn up(name: &str, programs: Programs) -> Result<Self> {
+        Self::up_with(name, programs, &[])
+    }
+
+    /// The same with further words for `testbed up`.
+    pub fn up_with(name: &str, programs: Programs, more: &[&str]) -> Result<Self> {
         let program = programs.program("testbed");
-        let status = Command::new(&program).args(["--name", name, "up"]).status();
+        let status = Command::new(&program).args(["--name", name, "up"]).args(more).status();
         let status = status.map_err(Error::file("run", &program))?;
         if !status.success() {
             let output = format!("{status}; its words stand above");
@@ -152,6 +157,12 @@ impl Lab {
 
     /// Puts right whatever a test did to nodes, network and storage, and waits until all nodes are Ready.
     pub fn restore(&self) -> Result<()> {
+        if self
+            .kubectl(&["get", "--raw=/readyz", "--request-timeout=10s"])
+            .is_err()
+        {
+            self.bed.start_api()?;
+        }
         self.bed.heal(None)?;
         self.bed.storage(&["mode", "all", "revoke"])?;
         for node in self.bed.nodes() {

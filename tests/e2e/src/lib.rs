@@ -5,6 +5,8 @@
 
 pub mod access;
 pub mod clients;
+pub mod conditions;
+pub mod engines;
 pub mod error;
 pub mod harness;
 pub mod instance;
@@ -19,6 +21,7 @@ pub mod watch;
 
 pub use crate::{
     clients::Clients,
+    conditions::Conditions,
     error::{Error, Result},
     instance::Instance,
     lab::Lab,

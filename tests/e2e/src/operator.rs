@@ -58,6 +58,18 @@ pub fn install_plain(lab: &Lab) -> Result<()> {
     await_rollout(lab)
 }
 
+/// Whether an instance can say how its guard renews a Lease; an older operator's resource has no such field.
+pub fn knows_leases(lab: &Lab) -> Result<bool> {
+    let path = "{.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.failover.properties.renewSeconds}";
+    let words = [
+        "get",
+        "crd",
+        "sqledgeinstances.sqledge.io",
+        &format!("--output=jsonpath={path}"),
+    ];
+    Ok(!lab.kubectl(&words)?.trim().is_empty())
+}
+
 /// Waits until the Deployment is as it should be.
 pub fn await_rollout(lab: &Lab) -> Result<()> {
     lab.kubectl(&[

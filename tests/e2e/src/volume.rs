@@ -1,8 +1,13 @@
 //! The judges of at-most-one-writer: the storage host's log and the API server's audit log. Never the operator's own words.
 
-use std::{fs::File, io::BufReader};
+use std::{
+    fs::{self, File},
+    io::BufReader,
+};
 
+use jiff::Timestamp;
 use oracle::writers::{self, Findings};
+use serde_json::Value;
 use testbed::AuditEvent;
 
 use crate::{
@@ -29,6 +34,20 @@ pub fn one_writer(lab: &Lab, volume: &str) -> Result<Findings> {
         format!("nothing was ever written to volume {volume}")
     })?;
     Ok(found)
+}
+
+/// When a node last wrote to a volume, by the storage host's log.
+pub fn last_write(lab: &Lab, volume: &str, node: &str) -> Result<Timestamp> {
+    let path = lab.bed().storage_log();
+    let text = fs::read_to_string(&path).map_err(Error::file("read", path))?;
+    let writes = text
+        .lines()
+        // the last line may be on its way
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .filter(|entry| entry["event"] == "write" && entry["volume"] == volume && entry["node"] == node)
+        .filter(|entry| entry["accepted"] == true);
+    let last = writes.last().and_then(|entry| entry["time"].as_str()?.parse().ok());
+    last.ok_or_else(|| Error::Broken(format!("node {node} has never written to volume {volume}")))
 }
 
 /// What the API server granted the operator about a failover of one pod, in the order in which it was asked.

@@ -84,15 +84,23 @@ struct Volume {
     writer: Option<String>,
 }
 
-/// Judges the events of all volumes, or of one.
-pub fn judge(events: &[Event], only: Option<&str>) -> Findings {
-    let mut volumes: BTreeMap<&str, Volume> = BTreeMap::new();
-    let mut findings = Findings::default();
-    for event in events
-        .iter()
-        .filter(|event| !event.volume.is_empty() && only.is_none_or(|only| event.volume == only))
-    {
-        let volume = volumes.entry(&event.volume).or_default();
+/// Judges a log while it grows.
+#[derive(Default)]
+pub struct Judge {
+    volumes: BTreeMap<String, Volume>,
+    findings: Findings,
+}
+
+impl Judge {
+    /// Takes the next event in.
+    pub fn feed(&mut self, event: &Event) {
+        if event.volume.is_empty() {
+            return;
+        }
+        if !self.volumes.contains_key(&event.volume) {
+            self.volumes.insert(event.volume.clone(), Volume::default());
+        }
+        let volume = self.volumes.get_mut(&event.volume).expect("it was put there");
         match event.event.as_str() {
             "volume-created" => *volume = Volume::default(),
             "publish" => {
@@ -104,14 +112,30 @@ pub fn judge(events: &[Event], only: Option<&str>) -> Findings {
                 volume.attached.remove(&event.node);
             }
             "write" if event.accepted => {
-                findings.accepted += 1;
-                volume.written(event, &mut findings);
+                self.findings.accepted += 1;
+                volume.written(event, &mut self.findings);
             }
-            "write" => findings.refused += 1,
+            "write" => self.findings.refused += 1,
             _ => {}
         }
     }
-    findings
+
+    /// What was found so far.
+    pub fn findings(&self) -> &Findings {
+        &self.findings
+    }
+}
+
+/// Judges the events of all volumes, or of one.
+pub fn judge(events: &[Event], only: Option<&str>) -> Findings {
+    let mut judge = Judge::default();
+    for event in events
+        .iter()
+        .filter(|event| only.is_none_or(|only| event.volume == only))
+    {
+        judge.feed(event);
+    }
+    judge.findings
 }
 
 impl Volume {

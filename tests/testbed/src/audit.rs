@@ -1,6 +1,10 @@
 //! The API server's audit log: who asked for what, when, and what was answered.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    io::{Read, Seek, SeekFrom},
+    path::Path,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -87,7 +91,18 @@ pub struct ResponseStatus {
 
 /// Reads a log. A line that is still being written ends it.
 pub fn read(log: &Path) -> Result<Vec<AuditEvent>> {
-    let text = fs::read_to_string(log).map_err(Error::file("read", log))?;
+    read_from(log, 0)
+}
+
+/// Reads a log from the beginning of a line on, so that what came before need not be read again.
+pub fn read_from(log: &Path, offset: u64) -> Result<Vec<AuditEvent>> {
+    let mut text = String::new();
+    let mut read = || {
+        let mut file = fs::File::open(log)?;
+        file.seek(SeekFrom::Start(offset))?;
+        file.read_to_string(&mut text)
+    };
+    read().map_err(Error::file("read", log))?;
     text.split_inclusive('\n')
         .filter(|line| line.ends_with('\n'))
         .map(|line| serde_json::from_str(line).map_err(Error::malformed("a line of the audit log")))
@@ -108,7 +123,9 @@ mod tests {
             .replace('\n', " ");
         fs::write(&file, format!("{line}\n{{\"kind\":\"Ev")).unwrap();
         let events = read(&file).unwrap();
+        let later = read_from(&file, u64::try_from(line.len()).unwrap() + 1).unwrap();
         fs::remove_file(&file).unwrap();
+        assert!(later.is_empty(), "{later:?}");
         assert_eq!(events.len(), 1);
         assert_eq!(events[0].response_status.as_ref().unwrap().code, 409);
         assert!(events[0].request_object.is_some());

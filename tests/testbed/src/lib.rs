@@ -248,6 +248,18 @@ impl Testbed {
         audit::read(&self.layout.audit_log())
     }
 
+    /// What is new in it since it had this length.
+    pub fn audit_log_since(&self, length: u64) -> Result<Vec<AuditEvent>> {
+        audit::read_from(&self.layout.audit_log(), length)
+    }
+
+    /// How long it is, in whole lines: the API server writes them one by one.
+    pub fn audit_log_length(&self) -> Result<u64> {
+        let log = self.layout.audit_log();
+        let length = std::fs::metadata(&log).map(|data| data.len());
+        length.map_err(Error::file("look at", log))
+    }
+
     /// The storage host's log of writes: JSON lines.
     pub fn storage_log(&self) -> PathBuf {
         self.layout.storage_log()

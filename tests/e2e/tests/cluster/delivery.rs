@@ -8,7 +8,7 @@ use crate::survival::Watched;
 pub fn an_upgrade_restarts_no_database_and_an_uninstall_leaves_it_running(stage: &Stage) -> Result<()> {
     let lab = stage.lab;
     let mut watched = Watched::create(stage, "steady", "")?;
-    let pod = watched.instance.pod()?;
+    let (container, engine) = (watched.container()?, watched.engine()?);
     let template = || {
         watched
             .instance
@@ -59,14 +59,6 @@ pub fn an_upgrade_restarts_no_database_and_an_uninstall_leaves_it_running(stage:
 
     operator::install_with_helm(lab, &[])?;
     watched.instance.await_ready(60)?;
-    let now = watched.instance.pod()?;
-    let same = now["metadata"]["uid"] == pod["metadata"]["uid"]
-        && now["status"]["containerStatuses"][0]["restartCount"]
-            == pod["status"]["containerStatuses"][0]["restartCount"];
-    ensure(same, || "the database's pod was replaced or restarted".to_owned())?;
-    let outage = watched.outage(began, 30)?;
-    ensure(outage < 2.0, || {
-        format!("clients could not write for {outage:.1} s although only the operator changed")
-    })?;
+    watched.check_untouched(began, &container, &engine)?;
     watched.check()
 }

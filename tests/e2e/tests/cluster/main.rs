@@ -4,10 +4,13 @@ mod children;
 mod controls;
 mod deletion;
 mod delivery;
+mod guard;
 mod inputs;
+mod lost;
 mod nodes;
 mod pods;
 mod rights;
+mod silence;
 mod survival;
 
 use std::process::ExitCode;
@@ -21,8 +24,10 @@ macro_rules! tests {
 }
 
 /// These leave nodes, storage and the operator alone. The longest come first.
-const TOGETHER: [Test; 11] = tests![true:
+const TOGETHER: [Test; 15] = tests![true:
     inputs::each_bad_input_is_told_with_its_field_and_recovers_when_it_is_put_right,
+    guard::a_guard_that_hangs_is_ended_by_the_kubelet_with_its_engine,
+    guard::a_lease_that_is_annotated_or_deleted_kills_nothing_and_comes_back,
     pods::a_hung_engine_is_restarted_in_place,
     children::a_resource_becomes_a_database_behind_an_address,
     pods::a_deleted_pod_is_replaced_after_a_clean_stop,
@@ -31,14 +36,21 @@ const TOGETHER: [Test; 11] = tests![true:
     pods::a_rollout_restart_keeps_one_writer,
     pods::a_killed_engine_is_restarted_in_place,
     pods::an_engine_that_is_shut_down_by_a_client_comes_back,
+    guard::a_killed_guard_takes_its_engine_along_and_the_kubelet_starts_both_anew,
+    guard::the_engines_account_may_read_and_write_one_lease_and_nothing_else,
     deletion::a_deleted_resource_leaves_its_data_and_a_new_one_adopts_it,
     deletion::with_policy_delete_the_data_goes_too,
 ];
 
 /// In this order: what judges the audit log of all of them comes last.
-const ALONE: [Test; 11] = tests![false:
+const ALONE: [Test; 16] = tests![false:
     pods::a_drained_node_gives_its_database_away,
     nodes::a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight,
+    nodes::a_dead_node_is_given_up_on_the_word_of_the_databases_lease,
+    silence::a_node_cut_from_the_api_server_keeps_its_database_unless_its_lease_is_renewed,
+    silence::a_node_cut_from_everybody_loses_its_databases_and_writes_nothing_when_it_is_back,
+    silence::a_node_asleep_beyond_every_timeout_writes_nothing_when_it_wakes,
+    silence::an_api_server_away_for_a_minute_costs_no_running_database_anything,
     nodes::an_unknown_driver_holds_until_a_human_confirms,
     nodes::a_detach_that_is_held_back_keeps_the_gate_shut,
     nodes::an_operator_killed_in_the_middle_goes_on_without_the_attachers_leader,

@@ -1,7 +1,19 @@
 //! What every fault must leave intact: no row lost, one writer, the same address.
 
-use e2e::{Clients, Instance, Result, error::ensure, harness::Stage, volume};
+use e2e::{
+    Clients, Error, Instance, Result,
+    engines::{self, Role},
+    error::ensure,
+    harness::Stage,
+    volume,
+};
 use jiff::Timestamp;
+use serde_json::{Value, json};
+use testbed::process::Process;
+
+/// A client of a database that is well waits no longer than so many seconds, however busy the machine is. That nothing was restarted is seen by the
+/// processes.
+pub const CALM: f64 = 5.0;
 
 /// A database with clients writing to it.
 pub struct Watched<'a> {
@@ -35,11 +47,68 @@ impl<'a> Watched<'a> {
         &self.volume
     }
 
+    /// Pod and container that serve now. An engine that the guard starts anew changes nothing of it.
+    pub fn container(&self) -> Result<Value> {
+        let pod = self.instance.pod()?;
+        Ok(json!({
+            "pod": pod["metadata"]["uid"],
+            "container": pod["status"]["containerStatuses"][0]["containerID"],
+            "restarts": pod["status"]["containerStatuses"][0]["restartCount"],
+        }))
+    }
+
+    /// Fails unless the same container of the same pod serves as before.
+    pub fn check_container(&self, before: &Value) -> Result<()> {
+        let now = self.container()?;
+        ensure(now == *before, || {
+            format!("the pod was replaced or its container restarted: {before} before, {now} now")
+        })
+    }
+
+    /// The engine's two processes, parent and child.
+    pub fn engine(&self) -> Result<Vec<Process>> {
+        let found = self.processes(Role::Engine)?;
+        ensure(found.len() == 2, || {
+            format!("the engine is two processes, but these were found: {found:?}")
+        })?;
+        Ok(found)
+    }
+
+    /// The guard, which is process 1 of its container.
+    pub fn guard(&self) -> Result<Process> {
+        let found = self.processes(Role::Guard)?;
+        let [guard] = found[..] else {
+            return Err(Error::Broken(format!(
+                "a pod has one guard, but these were found: {found:?}"
+            )));
+        };
+        Ok(guard)
+    }
+
+    /// The processes of the pod that serves, parents first.
+    pub fn processes(&self, role: Role) -> Result<Vec<Process>> {
+        let pod = self.instance.pod()?;
+        let testbed = self.instance.lab().bed().layout().name().to_owned();
+        let all = engines::running(&testbed).into_iter();
+        let fits = all.filter(|program| program.role == role && pod["metadata"]["uid"] == program.pod);
+        Ok(fits.map(|program| program.process).collect())
+    }
+
     /// Waits until clients write again after a fault; yields how many seconds they could not.
     pub fn outage(&self, fault: Timestamp, limit: u64) -> Result<f64> {
         self.instance.await_ready(limit)?;
         self.clients.await_rows_after(Timestamp::now(), limit)?;
         Ok(self.clients.outage(fault, None)?.seconds)
+    }
+
+    /// Fails unless the same processes of the same container have served all the time since.
+    pub fn check_untouched(&self, since: Timestamp, container: &Value, engine: &[Process]) -> Result<()> {
+        let outage = self.outage(since, 30)?;
+        ensure(outage < CALM, || {
+            format!("clients could not write for {outage:.1} s although nothing had to stop")
+        })?;
+        ensure(self.engine()? == engine, || "the engine was restarted".to_owned())?;
+        self.check_container(container)
     }
 
     /// The end of every test.

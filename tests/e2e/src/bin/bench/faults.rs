@@ -1,12 +1,12 @@
 //! Faults that a database is expected to survive: its process killed, its pod deleted, its node powered off.
 
-use e2e::{Error, Lab, Result, error::ensure, instance::condition, until, wait::Seen};
+use e2e::{Conditions, Error, Lab, Result, error::ensure, instance::condition, until, wait::Seen};
 use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
 
 use crate::{
     account,
-    report::{Conditions, Report, Sample},
+    report::{Report, Sample},
     requests, say,
     subject::{Serving, Subject, Variant},
     writer::Writer,
@@ -22,7 +22,7 @@ type Hurt = fn(&Subject, &Serving) -> Result<()>;
 
 /// Process killed and pod deleted, one database after the other. They are made together, because making them takes longest.
 pub fn pods(lab: &Lab, variant: Variant, samples: usize, report: &mut Report) -> Result<()> {
-    let prefix = if variant == Variant::Operator { "ours" } else { "vendor" };
+    let prefix = if variant.is_ours() { "ours" } else { "vendor" };
     let names = (1..=samples).map(|number| format!("{prefix}-pod-{number}"));
     let subjects = names
         .map(|name| Subject::create(lab, variant, &name))
@@ -120,13 +120,21 @@ pub fn nodes(lab: &Lab, announces: bool, samples: usize, report: &mut Report) ->
 
 /// Clients write; something happens; they write again; everything is read back.
 fn once(subject: &Subject, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<Sample> {
+    once_within(subject, LIMIT, hurt)
+}
+
+/// The same, with another limit on the recovery.
+pub fn once_within(subject: &Subject, limit: u64, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<Sample> {
     let (before, earlier) = (subject.await_serving(60, None)?, subject.record()?);
     let writer = Writer::start(subject, "50ms")?;
+    let (engine, audited) = (writer.engine()?, subject.lab.bed().audit_log_length()?);
     let at = Timestamp::now();
     hurt(&before)?;
-    let back = subject
-        .await_serving(LIMIT, Some(&before))
-        .and_then(|_| writer.await_calm(LIMIT, CALM));
+    // neither pod nor container need be another one: an engine may be restarted inside its container
+    let back = writer
+        .await_other_engine(engine.as_deref(), limit)
+        .and_then(|()| subject.await_serving(limit, None))
+        .and_then(|_| writer.await_calm(limit, CALM));
     let outage = writer.outage(at)?;
     let (seconds, remark) = match back {
         Ok(()) => {
@@ -143,7 +151,7 @@ fn once(subject: &Subject, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<
     };
     let mut record = record(subject, at, &earlier, outage.to.as_ref().map(|back| back.wall))?;
     if !record.is_null() {
-        record["requests_of_the_operator"] = requests::of_a_failover(subject.lab, at, Timestamp::now())?;
+        record["requests_of_the_operator"] = requests::of_a_failover(subject.lab, audited, at, Timestamp::now())?;
     }
     let rows = writer.finish()?;
     Ok(Sample {
@@ -271,7 +279,8 @@ pub fn await_everything_ready(lab: &Lab) -> Result<()> {
     })
 }
 
-fn tell(fault: &str, variant: Variant, sample: &Sample) {
+/// Prints a sample.
+pub fn tell(fault: &str, variant: Variant, sample: &Sample) {
     let outage = sample
         .outage
         .map_or("not recovered".to_owned(), |seconds| format!("{seconds:.2} s"));

@@ -3,6 +3,7 @@
 //! Method and figures: docs/benchmarks.md. Databases are hurt one at a time; the clients are the oracle's, in the clients' network.
 
 mod account;
+mod failover;
 mod faults;
 mod memory;
 mod report;
@@ -18,21 +19,20 @@ use std::{
     time::Duration,
 };
 
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use e2e::{
-    Lab, Programs, Result,
+    Conditions, Lab, Programs, Result,
     lab::{ENGINE_IMAGE, REVOKING},
     operator,
 };
 
-use crate::{
-    report::{Conditions, Report},
-    subject::Variant,
-};
+use crate::{report::Report, subject::Variant};
 
 /// Measures outages, requests and memory on a testbed.
 #[derive(Parser)]
 struct Arguments {
+    #[command(subcommand)]
+    action: Option<Action>,
     /// Name of the testbed
     #[arg(long, default_value = "bench")]
     name: String,
@@ -60,6 +60,15 @@ struct Arguments {
     /// Leave the testbed up
     #[arg(long)]
     keep: bool,
+}
+
+/// What else there is to measure.
+#[derive(Subcommand)]
+enum Action {
+    /// The faults of the headline, ours beside the vendor's manifests
+    Failover(failover::Options),
+    /// Draw the phases of a failover from a result of `failover`
+    Picture(failover::picture::Options),
 }
 
 /// In the order in which they run.
@@ -93,17 +102,21 @@ impl Part {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    match run(&arguments) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            say(&format!("\nbench: {error}"));
-            say(&format!(
-                "The testbed is left as it is; end it with `testbed --name {} down`.",
-                arguments.name
-            ));
-            ExitCode::FAILURE
-        }
+    let (outcome, testbed) = match &arguments.action {
+        None => (run(&arguments), Some(arguments.name.as_str())),
+        Some(Action::Failover(options)) => (failover::run(options), Some(options.name.as_str())),
+        Some(Action::Picture(options)) => (failover::picture::run(options), None),
+    };
+    let Err(error) = outcome else {
+        return ExitCode::SUCCESS;
+    };
+    say(&format!("\nbench: {error}"));
+    if let Some(name) = testbed {
+        say(&format!(
+            "The testbed is left as it is; end it with `testbed --name {name} down`."
+        ));
     }
+    ExitCode::FAILURE
 }
 
 fn say(text: &str) {

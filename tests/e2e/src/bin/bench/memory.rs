@@ -2,11 +2,11 @@
 
 use std::{thread, time::Duration};
 
-use e2e::{Error, Instance, Lab, Result, error::ensure, lab::ENGINE_IMAGE, operator, until, wait::Seen};
+use e2e::{Conditions, Error, Instance, Lab, Result, error::ensure, lab::ENGINE_IMAGE, operator, until, wait::Seen};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    report::{Conditions, Report},
+    report::Report,
     requests, say,
     subject::{Subject, Variant},
 };

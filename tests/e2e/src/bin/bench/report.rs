@@ -2,10 +2,9 @@
 //!
 //! A run of some parts (`--only`) replaces those parts of the file and leaves the others, each with its own commit and time.
 
-use std::{collections::BTreeMap, fs, path::Path, process::Command};
+use std::{collections::BTreeMap, fs, path::Path};
 
-use e2e::{Error, Result};
-use jiff::Timestamp;
+use e2e::{Conditions, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -31,14 +30,20 @@ pub struct Report {
 pub struct Row {
     /// What was done.
     pub fault: String,
-    /// `operator` or `vendor manifests`.
+    /// What made the database.
     pub variant: String,
+    /// How often kubelets report: `default`, `status-1s`.
+    #[serde(default = "default_kubelet")]
+    pub kubelet: String,
     /// As the clients saw it; null: they could not write again while it was waited for.
     pub outages_seconds: Vec<Option<f64>>,
     /// Acknowledged rows that were not there afterwards, over all samples.
     pub lost_rows: usize,
     /// Rows that were there twice, in the wrong place, though refused, or acknowledged by an old engine.
     pub wrong_rows: usize,
+    /// Writes that storage took from a node that had lost the volume, or while another one had it.
+    #[serde(default)]
+    pub late_writes: usize,
     /// Rows that were acknowledged.
     pub acknowledged_rows: usize,
     /// The operator's own record of each sample.
@@ -49,40 +54,34 @@ pub struct Row {
     pub conditions: Conditions,
 }
 
-/// Under which a part was measured.
-#[derive(Clone, Serialize, Deserialize)]
-pub struct Conditions {
-    /// When it began.
-    pub started: Timestamp,
-    /// Of the checkout.
-    pub commit: String,
-    /// Whether files differed.
-    pub dirty: bool,
-    /// /proc/loadavg at the beginning.
-    pub load_average: String,
-    /// Of the machine.
-    pub processors: usize,
+fn default_kubelet() -> String {
+    "default".to_owned()
 }
 
-impl Conditions {
-    /// As they are now.
-    pub fn now(checkout: &Path) -> Self {
-        let git = |words: &[&str]| {
-            let output = Command::new("git").arg("-C").arg(checkout).args(words).output().ok()?;
-            output
-                .status
-                .success()
-                .then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
-        };
+impl Row {
+    /// Samples, summed up.
+    pub fn of(fault: &str, variant: &str, conditions: &Conditions, samples: Vec<Sample>) -> Self {
+        let sum = |number: fn(&Judgement) -> usize| samples.iter().map(|sample| number(&sample.rows)).sum();
         Self {
-            started: Timestamp::now(),
-            commit: git(&["rev-parse", "HEAD"]).unwrap_or_else(|| "unknown".to_owned()),
-            dirty: git(&["status", "--porcelain"]).is_none_or(|changes| !changes.is_empty()),
-            load_average: fs::read_to_string("/proc/loadavg")
-                .unwrap_or_default()
-                .trim()
-                .to_owned(),
-            processors: std::thread::available_parallelism().map_or(0, std::num::NonZero::get),
+            fault: fault.to_owned(),
+            variant: variant.to_owned(),
+            kubelet: default_kubelet(),
+            outages_seconds: samples.iter().map(|sample| sample.outage.map(round)).collect(),
+            lost_rows: sum(|rows| rows.lost),
+            wrong_rows: sum(|rows| rows.wrong),
+            late_writes: 0,
+            acknowledged_rows: sum(|rows| rows.acknowledged),
+            phases: samples
+                .iter()
+                .map(|sample| sample.record.clone())
+                .filter(|record| !record.is_null())
+                .collect(),
+            remarks: samples
+                .into_iter()
+                .map(|sample| sample.remark)
+                .filter(|remark| !remark.is_null())
+                .collect(),
+            conditions: conditions.clone(),
         }
     }
 }
@@ -122,32 +121,13 @@ impl Report {
 
     /// Takes samples in, in place of earlier ones of the same fault and variant.
     pub fn put(&mut self, fault: &str, variant: &str, conditions: &Conditions, samples: Vec<Sample>) {
-        let sum = |number: fn(&Judgement) -> usize| samples.iter().map(|sample| number(&sample.rows)).sum();
-        let row = Row {
-            fault: fault.to_owned(),
-            variant: variant.to_owned(),
-            outages_seconds: samples.iter().map(|sample| sample.outage.map(round)).collect(),
-            lost_rows: sum(|rows| rows.lost),
-            wrong_rows: sum(|rows| rows.wrong),
-            acknowledged_rows: sum(|rows| rows.acknowledged),
-            phases: samples
-                .iter()
-                .map(|sample| sample.record.clone())
-                .filter(|record| !record.is_null())
-                .collect(),
-            remarks: samples
-                .into_iter()
-                .map(|sample| sample.remark)
-                .filter(|remark| !remark.is_null())
-                .collect(),
-            conditions: conditions.clone(),
-        };
-        self.take_in(row);
+        self.take_in(Row::of(fault, variant, conditions, samples));
     }
 
-    fn take_in(&mut self, row: Row) {
-        self.rows
-            .retain(|earlier| (&earlier.fault, &earlier.variant) != (&row.fault, &row.variant));
+    /// Takes a row in, in place of an earlier one of the same fault, variant and kubelet.
+    pub fn take_in(&mut self, row: Row) {
+        let of = |row: &Row| (row.fault.clone(), row.variant.clone(), row.kubelet.clone());
+        self.rows.retain(|earlier| of(earlier) != of(&row));
         self.rows.push(row);
     }
 

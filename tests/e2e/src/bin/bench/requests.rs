@@ -6,13 +6,13 @@ use std::{
     time::Duration,
 };
 
-use e2e::{Lab, Result, operator};
+use e2e::{Conditions, Lab, Result, operator};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use testbed::AuditEvent;
 
 use crate::{
-    report::{Conditions, Report},
+    report::Report,
     say,
     subject::{Subject, Variant},
 };
@@ -56,9 +56,10 @@ pub fn idle_for(lab: &Lab, time: Duration) -> Result<Value> {
     Ok(count(&lab.bed().audit_log()?, began, Timestamp::now(), ""))
 }
 
-/// What the operator asked between two instants, but for the Lease of its leader and the watches, which go on all the time.
-pub fn of_a_failover(lab: &Lab, from: Timestamp, to: Timestamp) -> Result<Value> {
-    let mut log = lab.bed().audit_log()?;
+/// What the operator asked between two instants, but for the Lease of its leader and the watches, which go on all the time. The audit log
+/// is read from where it ended at the first of them.
+pub fn of_a_failover(lab: &Lab, length: u64, from: Timestamp, to: Timestamp) -> Result<Value> {
+    let mut log = lab.bed().audit_log_since(length)?;
     log.retain(|event| {
         let object = event.object_ref.clone().unwrap_or_default();
         event.verb != "watch" && !(object.resource == "leases" && object.namespace == operator::NAMESPACE)

@@ -1,24 +1,50 @@
 //! A database that is measured: one of ours, or one made of the vendor's four objects. Both are looked at in the same way.
 
-use e2e::{Error, Instance, Lab, Result, instance::condition, lab::ENGINE_IMAGE, until, wait::Seen};
+use e2e::{
+    Error, Instance, Lab, Result,
+    engines::{self, Program, Role},
+    error::ensure,
+    instance::{FAST, condition},
+    lab::ENGINE_IMAGE,
+    until,
+    wait::Seen,
+};
 use serde_json::Value;
+use testbed::process::Signal;
 
 /// What makes the database.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Variant {
-    /// A `SqlEdgeInstance`.
+    /// A `SqlEdgeInstance`, as it is without a word about failover.
     Operator,
+    /// The same with a Lease that is renewed every second.
+    Fast,
     /// tests/e2e/vendor/instance.yaml.
     Vendor,
+    /// The same with tolerations of 0 s; tests/e2e/vendor/force-delete.sh runs beside it.
+    VendorTuned,
 }
 
+/// Where the tuned manifests differ from the guide's.
+const TUNED: &str = "      tolerations:
+        - {key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute, tolerationSeconds: 0}
+        - {key: node.kubernetes.io/not-ready, operator: Exists, effect: NoExecute, tolerationSeconds: 0}
+";
+
 impl Variant {
-    /// As it stands in the result.
+    /// As it stands in outage.json.
     pub fn name(self) -> &'static str {
         match self {
             Self::Operator => "operator",
+            Self::Fast => "operator, fast",
             Self::Vendor => "vendor manifests",
+            Self::VendorTuned => "vendor manifests, tuned",
         }
+    }
+
+    /// Whether the operator makes it.
+    pub fn is_ours(self) -> bool {
+        matches!(self, Self::Operator | Self::Fast)
     }
 }
 
@@ -54,22 +80,35 @@ impl<'a> Subject<'a> {
         lab.kubectl(&["create", "namespace", namespace])?;
         match variant {
             Variant::Operator => subject.instance.apply("")?,
-            Variant::Vendor => {
-                let template = lab.programs().read("tests/e2e/vendor/instance.yaml")?;
-                let filled = [
-                    ("@IMAGE@", ENGINE_IMAGE),
-                    ("@STORAGE_CLASS@", "revoking"),
-                    ("@PASSWORD@", &password()?),
-                ];
-                let manifest = filled
-                    .iter()
-                    .fold(template, |text, (gap, value)| text.replace(gap, value));
-                let place = format!("--namespace={namespace}");
-                lab.bed()
-                    .kubectl_with_input(&["apply", &place, "--filename=-"], &manifest)?;
-            }
+            Variant::Fast => subject.instance.apply(FAST)?,
+            Variant::Vendor => subject.apply_vendors("")?,
+            Variant::VendorTuned => subject.apply_vendors(TUNED)?,
         }
         Ok(subject)
+    }
+
+    fn apply_vendors(&self, more: &str) -> Result<()> {
+        let template = self.lab.programs().read("tests/e2e/vendor/instance.yaml")?;
+        // what the script goes by; the pods of the others are none of its business
+        let label = match self.variant {
+            Variant::VendorTuned => "        app: sqledge\n        tuned: \"yes\"\n    spec:",
+            Variant::Operator | Variant::Fast | Variant::Vendor => "        app: sqledge\n    spec:",
+        };
+        let filled = [
+            ("@IMAGE@", ENGINE_IMAGE),
+            ("@STORAGE_CLASS@", "revoking"),
+            ("@PASSWORD@", &password()?),
+            ("      containers:\n", &format!("{more}      containers:\n")),
+            ("        app: sqledge\n    spec:", label),
+        ];
+        let manifest = filled
+            .iter()
+            .fold(template, |text, (gap, value)| text.replace(gap, value));
+        let place = format!("--namespace={}", self.namespace);
+        self.lab
+            .bed()
+            .kubectl_with_input(&["apply", &place, "--filename=-"], &manifest)?;
+        Ok(())
     }
 
     /// Makes it and waits until it serves.
@@ -81,7 +120,7 @@ impl<'a> Subject<'a> {
 
     /// Deletes it with its data, and waits until nothing of it is left.
     pub fn destroy(self) -> Result<()> {
-        if self.variant == Variant::Operator {
+        if self.variant.is_ours() {
             self.instance.destroy()?;
         }
         self.lab
@@ -91,9 +130,10 @@ impl<'a> Subject<'a> {
 
     /// ADDRESS:PORT.
     pub fn address(&self) -> Result<String> {
-        let service = match self.variant {
-            Variant::Operator => NAME,
-            Variant::Vendor => "sqledge-deployment",
+        let service = if self.variant.is_ours() {
+            NAME
+        } else {
+            "sqledge-deployment"
         };
         until(60, &format!("an address of the database in {}", self.namespace), || {
             let found = self.lab.get("service", &self.namespace, service)?;
@@ -106,29 +146,28 @@ impl<'a> Subject<'a> {
 
     /// Of `sa`.
     pub fn password(&self) -> Result<String> {
-        match self.variant {
-            Variant::Operator => self.instance.password(),
-            Variant::Vendor => {
-                let place = format!("--namespace={}", self.namespace);
-                let template = "--output=go-template={{.data.SA_PASSWORD | base64decode}}";
-                self.lab.kubectl(&["get", "secret", "mssql", &place, template])
-            }
+        if self.variant.is_ours() {
+            return self.instance.password();
         }
+        let place = format!("--namespace={}", self.namespace);
+        let template = "--output=go-template={{.data.SA_PASSWORD | base64decode}}";
+        self.lab.kubectl(&["get", "secret", "mssql", &place, template])
     }
 
     /// The operator's record of the last failover; null for the vendor's.
     pub fn record(&self) -> Result<Value> {
-        match self.variant {
-            Variant::Operator => Ok(self.instance.resource()?["status"]["lastFailover"].clone()),
-            Variant::Vendor => Ok(Value::Null),
+        if self.variant.is_ours() {
+            return Ok(self.instance.resource()?["status"]["lastFailover"].clone());
         }
+        Ok(Value::Null)
     }
 
     /// All pods of it.
     pub fn pods(&self) -> Result<Vec<Value>> {
-        let selector = match self.variant {
-            Variant::Operator => "app.kubernetes.io/component=database",
-            Variant::Vendor => "app=sqledge",
+        let selector = if self.variant.is_ours() {
+            "app.kubernetes.io/component=database"
+        } else {
+            "app=sqledge"
         };
         self.lab.list("pods", &self.namespace, selector)
     }
@@ -152,7 +191,7 @@ impl<'a> Subject<'a> {
         if !ready || !pod["metadata"]["deletionTimestamp"].is_null() {
             return Ok(Seen::NotYet(format!("{found:?} is not ready, or leaves")));
         }
-        if self.variant == Variant::Operator {
+        if self.variant.is_ours() {
             let resource = self.instance.resource()?;
             let ready = condition(&resource, "Ready");
             if ready.as_ref().is_none_or(|ready| ready.status != "True") || resource["status"]["podName"] != *found.pod
@@ -176,17 +215,38 @@ impl<'a> Subject<'a> {
         })
     }
 
-    /// Ends all processes of the engine at once, inside its node.
+    /// Ends all processes of the engine at once.
     pub fn kill_engine(&self, serving: &Serving) -> Result<()> {
-        // the first of them takes the others along, perhaps before the signal reaches those
-        let script = format!(
-            "found=; for p in /proc/[0-9]*; do grep -q 'pod{}' $p/cgroup 2>/dev/null && \
-             tr '\\0' ' ' <$p/cmdline | grep -q '^/opt/mssql/bin/sqlservr' && found=\"$found ${{p#/proc/}}\"; done; \
-             [ -n \"$found\" ] || exit 1; kill -KILL $found 2>/dev/null || true",
-            serving.uid
-        );
-        self.lab.bed().node(&serving.node)?.exec(&["sh", "-c", &script])?;
+        for program in self.engine(serving)? {
+            program.process.signal(Signal::KILL);
+        }
         Ok(())
+    }
+
+    /// Stops the process of the engine that serves: the kernel still accepts its connections.
+    pub fn hang_engine(&self, serving: &Serving) -> Result<()> {
+        if let Some(program) = self.engine(serving)?.last() {
+            program.process.signal(Signal::STOP);
+        }
+        Ok(())
+    }
+
+    /// Its processes, parents before their children.
+    fn engine(&self, serving: &Serving) -> Result<Vec<Program>> {
+        let all = engines::running(self.lab.bed().layout().name()).into_iter();
+        let found: Vec<_> = all
+            .filter(|it| it.pod == serving.uid && it.role == Role::Engine)
+            .collect();
+        ensure(!found.is_empty(), || format!("pod {} runs no engine", serving.pod))?;
+        Ok(found)
+    }
+
+    /// The volume, as the storage host calls it.
+    pub fn volume(&self) -> Result<String> {
+        let claims = self.lab.list("pvc", &self.namespace, "")?;
+        let volume = claims.first().and_then(|claim| claim["spec"]["volumeName"].as_str());
+        let volume = volume.ok_or_else(|| Error::Broken(format!("the claim in {} has no volume", self.namespace)))?;
+        Ok(volume.to_owned())
     }
 
     /// Deletes the pod as a user would, and returns at once.

@@ -5,13 +5,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use e2e::{Lab, Result, until};
+use e2e::{Conditions, Lab, Result, until};
 use jiff::{Timestamp, Unit};
 use serde_json::{Value, json};
 
 use crate::{
     account, faults,
-    report::{Conditions, Report, Sample},
+    report::{Report, Sample},
     say,
     subject::{Subject, Variant},
     writer::Writer,

@@ -67,6 +67,36 @@ impl<'a> Writer<'a> {
         })
     }
 
+    /// When the engine that acknowledged last had started, by its own word.
+    pub fn engine(&self) -> Result<Option<String>> {
+        Ok(self
+            .log()?
+            .acknowledged()
+            .last()
+            .and_then(|(_, attempt)| attempt.engine.clone()))
+    }
+
+    /// Waits until an engine answers that was not there before.
+    pub fn await_other_engine(&self, before: Option<&str>, limit: u64) -> Result<()> {
+        until(
+            limit,
+            &format!("another engine answers at {}", self.access.address),
+            || {
+                let now = self.engine()?;
+                Ok(if now.as_deref() == before {
+                    Seen::NotYet(format!("the engine of {before:?}"))
+                } else {
+                    Seen::There(())
+                })
+            },
+        )
+    }
+
+    /// Whether rows come without a failure now.
+    pub fn is_calm(&self) -> Result<bool> {
+        Ok(is_calm(&self.log()?, &Moment::now(), 4.0))
+    }
+
     /// How long nobody could write because of what happened at an instant.
     pub fn outage(&self, at: Timestamp) -> Result<Outage> {
         Ok(oracle::outage::outage(&self.log()?, at, None))

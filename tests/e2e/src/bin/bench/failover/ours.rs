@@ -1,0 +1,42 @@
+//! Ours: one database, one fault, again and again.
+
+use e2e::Result;
+
+use super::{Bench, Fault, late_writes, short};
+use crate::{
+    faults::{await_everything_ready, once_within, tell},
+    say,
+    subject::{Subject, Variant},
+};
+
+/// So long is waited for a recovery, in seconds.
+const LIMIT: u64 = 300;
+
+/// Measures all given faults.
+pub fn measure(bench: &Bench, variant: Variant, faults: &[Fault]) -> Result<()> {
+    let subject = Subject::create_serving(bench.lab, variant, &format!("ours-{}", short(variant)))?;
+    for fault in faults {
+        say(&format!(
+            "---- {} {} {}",
+            fault.name(),
+            short(variant),
+            bench.kubelet.name()
+        ));
+        let (conditions, before) = (bench.conditions(), late_writes(&subject)?);
+        let mut samples = Vec::new();
+        for _ in 0..bench.options.runs {
+            await_everything_ready(bench.lab)?;
+            let sample = once_within(&subject, LIMIT, |serving| fault.hurt(&subject, serving))?;
+            tell(fault.name(), variant, &sample);
+            samples.push(sample);
+            if fault.is_of_a_node() {
+                bench.lab.restore()?;
+            }
+        }
+        // what a node did when it came back counts, too
+        await_everything_ready(bench.lab)?;
+        let late = late_writes(&subject)? - before;
+        bench.put(*fault, variant, &conditions, samples, late)?;
+    }
+    subject.destroy()
+}

@@ -1,0 +1,175 @@
+//! Nodes that are silent and live on: cut off, or asleep. And an API server that is silent to everybody.
+
+use e2e::{
+    Result,
+    error::{Error, ensure},
+    harness::Stage,
+    instance::FAST,
+    lab::UNLISTED_CLASS,
+    until,
+    volume::last_write,
+};
+use jiff::{SignedDuration, Timestamp};
+use testbed::{Node, Peers, layout::hardware_address};
+
+use crate::{lost::Lost, survival::Watched};
+
+/// That of `FAST`.
+const STOPS_AFTER: SignedDuration = SignedDuration::from_secs(5);
+/// What the guard may take for the kill.
+const KILL_BUDGET: SignedDuration = SignedDuration::from_secs(2);
+
+/// The node that answers for the database's address, by what its clients have learnt.
+fn announcer(stage: &Stage, watched: &Watched) -> Result<String> {
+    let address = watched.instance.address()?;
+    let bed = stage.lab.bed();
+    let seen = bed.exec("client", &["ip", "neigh", "show", &address])?;
+    let answers = |node: &Node| seen.contains(&hardware_address(node.id().address()));
+    bed.nodes()
+        .iter()
+        .find(|node| answers(node))
+        .map(|node| node.id().to_string())
+        .ok_or_else(|| Error::Broken(format!("nobody answers for {address}: {seen}")))
+}
+
+/// Two databases on one node that answers for the address of neither: a node that is cut off from the API server alone would go on leading their
+/// clients to where they were.
+fn side_by_side<'a>(stage: &Stage<'a>, one: (&str, &str), other: (&str, &str)) -> Result<(Lost<'a>, Lost<'a>)> {
+    let one = Watched::create(stage, one.0, one.1)?;
+    let other = Watched::create(stage, other.0, other.1)?;
+    let answering = [announcer(stage, &one)?, announcer(stage, &other)?];
+    let nodes = stage.lab.bed().nodes();
+    let quiet = nodes.iter().map(|node| node.id().to_string());
+    let quiet = quiet
+        .into_iter()
+        .find(|node| !answering.contains(node))
+        .ok_or_else(|| Error::Broken(format!("there are two nodes too few beside {answering:?}")))?;
+    stage.lab.only_node(&quiet)?;
+    for watched in [&one, &other] {
+        let pod = watched.instance.pod_name()?;
+        if watched.instance.node()? != quiet {
+            let namespace = format!("--namespace={}", stage.namespace);
+            stage
+                .lab
+                .kubectl(&["delete", "pod", &pod, &namespace, "--wait=false"])?;
+            watched.instance.await_ready_without(&pod, 90)?;
+            watched.clients.await_rows_after(Timestamp::now(), 30)?;
+        }
+    }
+    stage.lab.open_all_nodes()?;
+    Ok((Lost::facing(one)?, Lost::facing(other)?))
+}
+
+/// When the guard of a lost pod says it has killed its engine.
+fn killed(lost: &Lost) -> Result<Timestamp> {
+    let said = lost
+        .watched
+        .instance
+        .said_on_node(&lost.node, &lost.pod, &lost.pod_uid)?;
+    let line = said.lines().find(|line| line.contains("killed the engine: Lease"));
+    line.and_then(|line| line.split(' ').next()?.parse().ok())
+        .ok_or_else(|| Error::Broken(format!("the guard did not kill its engine; it said:\n{said}")))
+}
+
+/// Fails unless the engine of a lost pod was killed in time by its own guard, and wrote nothing from then on.
+fn check_killed_by_itself(stage: &Stage, lost: &Lost, cut: Timestamp) -> Result<()> {
+    let killed = killed(lost)?;
+    stage.note(&format!(
+        "the guard of {} killed its engine {:.1} s after the cut",
+        lost.pod,
+        killed.duration_since(cut).as_secs_f64()
+    ));
+    ensure(killed <= cut + STOPS_AFTER + KILL_BUDGET, || {
+        format!("cut off at {cut}, the guard killed its engine only at {killed}")
+    })?;
+    let last = last_write(stage.lab, lost.watched.volume(), &lost.node)?;
+    ensure(last <= killed + KILL_BUDGET, || {
+        format!("the engine was killed at {killed}, and its node still wrote at {last}")
+    })
+}
+
+pub fn a_node_cut_from_the_api_server_keeps_its_database_unless_its_lease_is_renewed(stage: &Stage) -> Result<()> {
+    let renewed = format!("{FAST}\n  onApiLoss: Stop");
+    let (mut stays, mut moves) = side_by_side(stage, ("stays", ""), ("moves", &renewed))?;
+    let (container, engine) = (stays.watched.container()?, stays.watched.engine()?);
+    let (node, cut) = (stays.node.clone(), Timestamp::now());
+    stage.lab.bed().partition(&node, &[Peers::Api])?;
+    moves.await_elsewhere(stage, 90)?;
+    moves.check_evidence("StorageRevoked")?;
+    check_killed_by_itself(stage, &moves, cut)?;
+    until(90, &format!("node {node} is called silent by the cluster, too"), || {
+        Ok(stage.lab.node_ready(&node)? == "Unknown")
+    })?;
+    // and what follows from that would follow within these rows
+    let rows = stays.watched.clients.acknowledged()?;
+    until(60, "200 more rows", || {
+        Ok(stays.watched.clients.acknowledged()? >= rows + 200)
+    })?;
+    let outage = moves.comes_back_in_peace(stage, |_| Ok(stage.lab.bed().heal(None)?))?;
+    stage.note(&format!("healed, with {outage:.1} s without a row"));
+    stays.watched.check_untouched(cut, &container, &engine)?;
+    stays.watched.check()?;
+    moves.watched.check()
+}
+
+pub fn a_node_cut_from_everybody_loses_its_databases_and_writes_nothing_when_it_is_back(stage: &Stage) -> Result<()> {
+    let leased = format!("storage:\n  storageClassName: {UNLISTED_CLASS}\n{FAST}\n  proof: Lease");
+    let (mut plain, mut leased) = side_by_side(stage, ("plain", ""), ("leased", &leased))?;
+    let (node, cut) = (plain.node.clone(), Timestamp::now());
+    stage.lab.bed().partition(&node, &[Peers::All])?;
+    for (lost, proof) in [(&leased, "LeaseExpired"), (&plain, "StorageRevoked")] {
+        lost.await_elsewhere(stage, 90)?;
+        lost.check_evidence(proof)?;
+    }
+    check_killed_by_itself(stage, &leased, cut)?;
+    let outage = plain.comes_back_in_peace(stage, |_| Ok(stage.lab.bed().heal(None)?))?;
+    stage.note(&format!("healed, with {outage:.1} s without a row"));
+    plain.watched.check()?;
+    leased.watched.check()
+}
+
+pub fn a_node_asleep_beyond_every_timeout_writes_nothing_when_it_wakes(stage: &Stage) -> Result<()> {
+    let (mut plain, mut renewed) = side_by_side(stage, ("plain", ""), ("renewed", FAST))?;
+    let node = plain.node.clone();
+    stage.lab.bed().node(&node)?.pause()?;
+    for lost in [&renewed, &plain] {
+        lost.await_elsewhere(stage, 90)?;
+        lost.check_evidence("StorageRevoked")?;
+    }
+    let outage = plain.comes_back_in_peace(stage, |node| Ok(node.resume()?))?;
+    stage.note(&format!("awake again, with {outage:.1} s without a row"));
+    // it did try: that is what the same storage lets through when it lies
+    for lost in [&plain, &renewed] {
+        let found = e2e::volume::findings(stage.lab, lost.watched.volume())?;
+        stage.note(&format!("{} writes refused", found.refused));
+    }
+    plain.watched.check()?;
+    renewed.watched.check()
+}
+
+pub fn an_api_server_away_for_a_minute_costs_no_running_database_anything(stage: &Stage) -> Result<()> {
+    let mut watched = Watched::create(stage, "unaware", "")?;
+    let (container, engine, gone) = (watched.container()?, watched.engine()?, Timestamp::now());
+    stage.lab.bed().stop_api()?;
+    let minute = gone + SignedDuration::from_mins(1);
+    until(90, "a minute has passed without an API server", || {
+        Ok(Timestamp::now() >= minute)
+    })?;
+    stage.lab.bed().start_api()?;
+    watched
+        .instance
+        .apply("service:\n  annotations:\n    example.com/version: later")?;
+    until(90, "the operator serves again", || {
+        let service = watched.instance.child("service", "unaware")?;
+        Ok(service["metadata"]["annotations"]["example.com/version"] == "later")
+    })?;
+    // longer than a node's Lease may be silent: nothing is made of the silence of all of them
+    let rows = watched.clients.acknowledged()?;
+    until(
+        90,
+        "400 more rows",
+        || Ok(watched.clients.acknowledged()? >= rows + 400),
+    )?;
+    watched.check_untouched(gone, &container, &engine)?;
+    watched.check()
+}
