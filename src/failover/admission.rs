@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::placement::{avoiding, can_go_back, hostname, refuse_pin};
-use super::release::{released, seal, strongest};
+use super::release::{is_detached, released, seal, strongest};
 use super::verdict::{Act, Evidence, Placement, SOON, STEADY, State, Verdict, acting, waiting};
 use crate::rules::{Rule, Rules};
-use crate::scene::{Holder, LeaseFacts, PodFacts, Right, Scene};
+use crate::scene::{Holder, LeaseFacts, PodFacts, Pulse, Right, Scene};
 
 pub(super) fn admit(scene: &Scene, rules: Rules, candidate: &PodFacts) -> Verdict {
     let claim = &scene.claim.name;
@@ -107,7 +107,17 @@ fn used_beside_the_record(scene: &Scene, rules: Rules, candidate: &PodFacts) -> 
         node: None,
     };
     let holder = scene.claim.holder.as_ref().unwrap_or(&nobody);
-    let mut others = scene.nodes.keys().filter(|node| holder.node.as_ref() != Some(*node));
+    // this candidate's record rests on the proof about the nodes that it calls lost: their lists stay as they were until they are heard of again
+    let is_proven = |node: &String| {
+        holder.pod == candidate.judged.uid
+            && scene.claim.avoid.contains(node)
+            && scene.pulse(node) != Pulse::Alive
+            && is_detached(scene, rules, node)
+    };
+    let mut others = scene
+        .nodes
+        .keys()
+        .filter(|node| holder.node.as_ref() != Some(*node) && !is_proven(node));
     others
         .find_map(|node| scene.in_use(node).then(|| released(scene, rules, holder, node).err())?)
         .map(|verdict| *verdict)

@@ -147,7 +147,7 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
     }
 }
 
-fn is_detached(scene: &Scene, rules: Rules, node: &str) -> bool {
+pub(super) fn is_detached(scene: &Scene, rules: Rules, node: &str) -> bool {
     scene.attachment(node).is_none() && !(scene.attached_by_status(node) && rules.has(Rule::StatusIsDetached))
 }
 

@@ -156,9 +156,7 @@ fn a_pinned_pod_whose_node_is_cordoned_meanwhile_is_followed_by_one_that_goes_el
             world.assert_sound(&about);
             let serving = world.lock().serving_pod().map(|pod| node_of(&pod).to_owned());
             assert_eq!(serving, Some(world.node(2)), "{about}: {}", world.story());
-            let state = world.lock();
-            assert!(state.mirror.get("pods", name(&pinned)).is_none(), "{about}");
-            drop(state);
+            assert!(world.lock().mirror.get("pods", name(&pinned)).is_none(), "{about}");
             world.end().await;
         }
     });

@@ -5,6 +5,7 @@
 //!
 //! Needs no root. The programs come from `tests/testbed/tools/build.sh etcd kubernetes`.
 
+mod another_past;
 mod chance;
 mod guards;
 mod invariant;

@@ -137,5 +137,5 @@ pub fn has_ended_for_good(state: &State, pod: &str) -> bool {
     state.guarded.contains(pod)
         && !state.physics.runs(pod)
         && state.lease().is_some_and(|lease| lease.pod() != Some(pod))
-        && !state.mirror.all("pods").any(|stored| waits(stored))
+        && !state.mirror.all("pods").any(waits)
 }

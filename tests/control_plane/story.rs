@@ -4,6 +4,7 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sqledge_operator::driver_class::DriverClass;
 use sqledge_operator::lease;
+use sqledge_operator::settings::Switch;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -104,6 +105,12 @@ impl Story {
         self.with(json!({"guard": "Disabled"}))
     }
 
+    /// With a volume that stays on the lost node's list of those in use.
+    fn without_fast_detach(mut self) -> Self {
+        self.setup.fast_detach = Switch::Disabled;
+        self
+    }
+
     fn that_holds(mut self) -> Self {
         self.ends_ready = false;
         self
@@ -122,8 +129,7 @@ impl Story {
     /// All.
     pub fn all() -> Vec<Self> {
         let mut all = Self::main_ones();
-        let mut slow = Self::new("node off, no fast detach", Event::Node(Machine::OFF));
-        slow.setup.fast_detach = sqledge_operator::settings::Switch::Disabled;
+        let slow = Self::new("node off, no fast detach", Event::Node(Machine::OFF)).without_fast_detach();
         let mut busy = Self::new("node cut, driver busy", Event::Node(Machine::CUT)).that_holds();
         busy.make.detach = Detach::Refuses;
         busy.setup.class = Some(DriverClass::Busy);
@@ -155,6 +161,12 @@ impl Story {
             .on_unknown_storage()
             .that_holds(),
             Self::new("node off, class unknown, confirmed", Event::NodeConfirmed(Machine::OFF)).on_unknown_storage(),
+            Self::new(
+                "node off, class unknown, confirmed, no fast detach",
+                Event::NodeConfirmed(Machine::OFF),
+            )
+            .on_unknown_storage()
+            .without_fast_detach(),
             removed,
             Self::new("node object deleted by hand, class unknown", Event::NodeRemoved)
                 .on_unknown_storage()
@@ -183,6 +195,13 @@ impl Story {
             Self::new("node cut, class unknown, proof Lease", Event::Node(Machine::CUT))
                 .on_unknown_storage()
                 .with(json!({"proof": "Lease"})),
+            Self::new(
+                "node cut, class unknown, proof Lease, no fast detach",
+                Event::Node(Machine::CUT),
+            )
+            .on_unknown_storage()
+            .without_fast_detach()
+            .with(json!({"proof": "Lease"})),
             Self::new("Lease deleted", Event::LeaseDeleted),
             Self::new("Lease deleted, Lease renewed", Event::LeaseDeleted).with(always()),
             Self::new("guard switched off", Event::Guard("Disabled")),

@@ -105,8 +105,8 @@ async fn happen(world: &World, chance: &mut Chance) {
             if chance.percent(50) {
                 world.delete(&path, None).await;
             } else {
-                let note = json!({"metadata": {"annotations": {"somebody.example/was": "here"}}});
-                world.merge(&path, note).await;
+                let touched = json!({"metadata": {"annotations": {"somebody.example/was": "here"}}});
+                world.merge(&path, touched).await;
             }
         }
         _ => {}
