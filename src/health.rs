@@ -4,6 +4,7 @@ use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 
 use crate::desired::VOLUME_CHECK_CONTAINER;
 use crate::failover::{State, UNSCHEDULABLE, Verdict};
+use crate::guard::journal::VOICE;
 use crate::plan::Plan;
 use crate::scene::Login;
 use crate::world::World;
@@ -189,9 +190,13 @@ fn engine_container(world: &World, pod: &Pod) -> Option<Finding> {
     ))
 }
 
-/// The last line of a termination message, cut to what fits a sentence. The kubelet fills it from the log if the engine wrote none.
+/// The last line of a termination message, cut to what fits a sentence. The kubelet fills it from the log if nobody wrote one, and there the guard
+/// has the last word: what the engine said before it says more.
 fn last_words(message: &str) -> Option<String> {
-    let line = message.lines().rev().find(|line| !line.trim().is_empty())?;
+    let lines = || message.lines().rev().filter(|line| !line.trim().is_empty());
+    let line = lines()
+        .find(|line| !line.starts_with(VOICE))
+        .or_else(|| lines().next())?;
     Some(line.trim().chars().take(300).collect())
 }
 
@@ -257,6 +262,30 @@ mod tests {
             act: None,
             evidence: None,
         }
+    }
+
+    #[test]
+    fn an_engine_that_keeps_ending_is_quoted_and_its_guard_only_where_the_engine_said_nothing() {
+        let said = |log: &str| {
+            let terminated = json!({"exitCode": 1, "message": log});
+            let engine = json!({"name": "engine", "ready": false, "restartCount": 3, "image": "", "imageID": "",
+                "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": terminated}});
+            let pod = json!({"metadata": {"name": "orders-1"}, "spec": {"containers": [], "nodeName": "n1"},
+                "status": {"containerStatuses": [engine]}});
+            let pod = serde_json::from_value(pod).expect("a pod");
+            engine_container(&samples::world(&json!({})), &pod).expect("a finding")
+        };
+        let finding = said(
+            "bad setting: MEMORY\nsqledge-guard 1.000 the engine exited with code 1\nsqledge-guard 1.001 stopped\n",
+        );
+        assert_eq!(finding.reason, "EngineExits");
+        assert!(
+            finding.message.ends_with("its last words: bad setting: MEMORY"),
+            "{}",
+            finding.message
+        );
+        let finding = said("sqledge-guard 1.000 cannot start the engine: no such file\n\n");
+        assert!(finding.message.contains("no such file"), "{}", finding.message);
     }
 
     #[test]

@@ -17,6 +17,9 @@ use super::boot;
 /// missing is not to be made.
 const TERMINATION_MESSAGE: &str = "/dev/termination-log";
 
+/// How each of its lines begins, in a log that it shares with the engine.
+pub const VOICE: &str = "sqledge-guard ";
+
 /// Lines that wait for a slow reader; more are counted and dropped.
 const WAITING: usize = 256;
 
@@ -63,7 +66,7 @@ impl Journal {
     /// One line, with the time since boot, which is the guard's own.
     pub fn say(&self, text: &str) {
         let now = boot::now();
-        let line = format!("sqledge-guard {}.{:03} {text}", now.as_secs(), now.subsec_millis());
+        let line = format!("{VOICE}{}.{:03} {text}", now.as_secs(), now.subsec_millis());
         if let Err(TrySendError::Full(_)) = self.lines.try_send(Entry::Line(line)) {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }

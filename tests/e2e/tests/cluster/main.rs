@@ -11,6 +11,7 @@ mod nodes;
 mod pods;
 mod rights;
 mod silence;
+mod storage;
 mod survival;
 
 use std::process::ExitCode;
@@ -43,7 +44,7 @@ const TOGETHER: [Test; 15] = tests![true:
 ];
 
 /// In this order: what judges the audit log of all of them comes last.
-const ALONE: [Test; 16] = tests![false:
+const ALONE: [Test; 21] = tests![false:
     pods::a_drained_node_gives_its_database_away,
     nodes::a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight,
     nodes::a_dead_node_is_given_up_on_the_word_of_the_databases_lease,
@@ -51,6 +52,10 @@ const ALONE: [Test; 16] = tests![false:
     silence::a_node_cut_from_everybody_loses_its_databases_and_writes_nothing_when_it_is_back,
     silence::a_node_asleep_beyond_every_timeout_writes_nothing_when_it_wakes,
     silence::an_api_server_away_for_a_minute_costs_no_running_database_anything,
+    silence::a_node_without_kubelet_and_container_runtime_keeps_its_databases,
+    silence::two_of_three_nodes_silent_at_once_freeze_everything_until_one_is_back,
+    storage::a_node_cut_from_its_storage_keeps_its_database_and_the_status_says_what_is_broken,
+    storage::kubelet_and_container_runtime_restarted_after_a_forced_delete_leave_one_writer,
     nodes::an_unknown_driver_holds_until_a_human_confirms,
     nodes::a_detach_that_is_held_back_keeps_the_gate_shut,
     nodes::an_operator_killed_in_the_middle_goes_on_without_the_attachers_leader,
@@ -59,6 +64,7 @@ const ALONE: [Test; 16] = tests![false:
     controls::storage_that_lies_is_caught_by_the_oracle,
     controls::plain_read_write_once_and_a_forced_delete_make_two_writers,
     rights::every_right_is_used_and_none_is_missing,
+    nodes::long_a_node_that_was_lost_may_have_its_database_again,
     nodes::long_a_detach_held_back_for_three_minutes_keeps_the_gate_shut,
 ];
 

@@ -31,6 +31,27 @@ pub fn a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight(stage
     lost.watched.check()
 }
 
+/// Two nodes are often all there are.
+pub fn long_a_node_that_was_lost_may_have_its_database_again(stage: &Stage) -> Result<()> {
+    let mut lost = Lost::without_power(stage, Watched::create(stage, "homesick", "")?)?;
+    lost.await_elsewhere(stage, 180)?;
+    lost.comes_back_in_peace(stage, |node| Ok(node.power_on()?))?;
+    let instance = &lost.watched.instance;
+    let (pod, asked) = (instance.pod_name()?, Timestamp::now());
+    stage.lab.only_node(&lost.node)?;
+    let namespace = format!("--namespace={}", stage.namespace);
+    stage
+        .lab
+        .kubectl(&["delete", "pod", &pod, &namespace, "--wait=false"])?;
+    // a kubelet that has nothing to tell reports its node's state every five minutes
+    instance.await_ready_without(&pod, 400)?;
+    let outage = lost.watched.outage(asked, 60)?;
+    stage.note(&format!("clients could not write for {outage:.1} s"));
+    let now = instance.node()?;
+    ensure(now == lost.node, || format!("the database is on node {now}"))?;
+    lost.watched.check()
+}
+
 /// The node's own Lease is renewed every 10 s, the database's every second: its silence is noticed sooner, and where the driver proves nothing
 /// it is the proof.
 pub fn a_dead_node_is_given_up_on_the_word_of_the_databases_lease(stage: &Stage) -> Result<()> {

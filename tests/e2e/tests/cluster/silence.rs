@@ -6,7 +6,7 @@ use e2e::{
     harness::Stage,
     instance::FAST,
     lab::UNLISTED_CLASS,
-    until,
+    operator, until,
     volume::last_write,
 };
 use jiff::{SignedDuration, Timestamp};
@@ -172,4 +172,63 @@ pub fn an_api_server_away_for_a_minute_costs_no_running_database_anything(stage:
     )?;
     watched.check_untouched(gone, &container, &engine)?;
     watched.check()
+}
+
+pub fn a_node_without_kubelet_and_container_runtime_keeps_its_databases(stage: &Stage) -> Result<()> {
+    let (mut plain, mut renewed) = side_by_side(stage, ("plain", ""), ("renewed", FAST))?;
+    let mut before = Vec::new();
+    for lost in [&plain, &renewed] {
+        before.push((lost.watched.container()?, lost.watched.engine()?));
+    }
+    let (name, fault) = (plain.node.clone(), Timestamp::now());
+    let node = stage.lab.bed().node(&name)?;
+    for service in ["kubelet", "containerd"] {
+        node.stop_service(service)?;
+    }
+    until(90, &format!("node {name} is called silent"), || {
+        Ok(stage.lab.node_ready(&name)? == "Unknown")
+    })?;
+    for service in ["containerd", "kubelet"] {
+        node.start_service(service)?;
+    }
+    until(90, &format!("node {name} is Ready again"), || {
+        Ok(stage.lab.node_ready(&name)? == "True")
+    })?;
+    for (lost, (container, engine)) in [&plain, &renewed].into_iter().zip(&before) {
+        lost.watched.check_untouched(fault, container, engine)?;
+    }
+    plain.watched.check()?;
+    renewed.watched.check()
+}
+
+pub fn two_of_three_nodes_silent_at_once_freeze_everything_until_one_is_back(stage: &Stage) -> Result<()> {
+    // somebody must be left to hold the brake
+    let seat = operator::pods(stage.lab)?
+        .into_iter()
+        .map(|(_, node)| node)
+        .next()
+        .ok_or_else(|| Error::Broken("the operator has no pod".to_owned()))?;
+    let nodes = stage.lab.bed().nodes();
+    let others: Vec<_> = nodes.iter().filter(|node| node.id().to_string() != seat).collect();
+    let [home, other] = others[..] else {
+        return Err(Error::Broken("the testbed has not three nodes".to_owned()));
+    };
+    stage.lab.only_node(&home.id().to_string())?;
+    let watched = Watched::create(stage, "frozen", "")?;
+    stage.lab.open_all_nodes()?;
+    let mut lost = Lost::facing(watched)?;
+    home.pause()?;
+    other.pause()?;
+    let instance = &lost.watched.instance;
+    let said = instance.await_condition("Ready", 120, |ready| ready.reason == "TooManyNodesSilent")?;
+    ensure(said.message.contains("2 of 3"), || {
+        format!("the message does not say how many are silent: {}", said.message)
+    })?;
+    // on the side of the control plane nothing has happened to the pod
+    instance.child("pod", &lost.pod)?;
+    other.resume()?;
+    lost.await_elsewhere(stage, 120)?;
+    lost.check_evidence("StorageRevoked")?;
+    home.resume()?;
+    lost.watched.check()
 }
