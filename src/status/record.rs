@@ -75,10 +75,10 @@ fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInst
         .node
         .as_ref()
         .and_then(|node| world.scene.nodes.get(node)?.lease_unchanged);
-    // noticed by the guard's silence while the node itself still looks alive
+    // a node renews its Lease every 10 s: what the guard's own silence told began with that, however long ago its node's last renewal was
     let of_guard = world.scene.lease.as_ref().map(|lease| lease.unchanged);
     let silence = if verdict.reason == "LeaseExpired" {
-        silence.max(of_guard)
+        of_guard
     } else {
         silence
     };

@@ -9,7 +9,7 @@ cluster=$1
 export CLUSTER=$cluster
 
 everywhere=(format machine lints unit standin docs programs check-generated test-control-plane policies storage)
-nodes=(sanity testbed-itself e2e)
+nodes=(sanity testbed-itself e2e soak-short)
 beside=testbed-itself
 stages=("${everywhere[@]}")
 [ "$cluster" = 0 ] || stages+=("${nodes[@]}")
