@@ -100,11 +100,6 @@ pub fn plan(world: &World, identity: &Identity) -> Plan {
 }
 
 impl Plan {
-    /// Whether a pod that waits at the gate may be about to make way for one of another template.
-    pub fn replaces_pods(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::ApplyDeployment(_)))
-    }
-
     fn problem(&mut self, reason: &'static str, message: String) {
         self.problem.get_or_insert(Problem { reason, message });
     }
