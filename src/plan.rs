@@ -290,7 +290,7 @@ fn ownership<K: Resource>(instance: &Instance, object: &K) -> Ownership {
     let owners = object.owner_references();
     let kind = SqlEdgeInstance::kind(&());
     match owners.iter().find(|owner| owner.controller == Some(true)) {
-        Some(owner) if owner.uid == instance.uid => Ownership::Ours,
+        Some(_) if instance.owns(object) => Ownership::Ours,
         Some(owner) if owner.kind == kind && owner.name == instance.name => Ownership::Predecessors,
         _ => Ownership::Foreign,
     }
