@@ -17,9 +17,8 @@ pub fn is_stated<T: Serialize>(wanted: &T, stored: &T) -> bool {
 
 /// Strings that the API server drops when they are empty, by the field that they are in. Elsewhere an empty string says something and stays: as
 /// the value of a label, an annotation or a `nodeSelector`, in a list, or where its absence means something else (`storageClassName`).
-const DROPPED_IF_EMPTY: [(&str, &[&str]); 3] = [
+const DROPPED_IF_EMPTY: [(&str, &[&str]); 2] = [
     ("tolerations", &["key", "operator", "value", "effect"]),
-    ("env", &["value"]),
     ("seLinuxOptions", &["user", "role", "type", "level"]),
 ];
 
@@ -86,11 +85,6 @@ mod tests {
                 true,
             ),
             (
-                json!({"env": [{"name": "A", "value": ""}]}),
-                json!({"env": [{"name": "A"}]}),
-                true,
-            ),
-            (
                 json!({"seLinuxOptions": {"user": "", "level": "s0"}}),
                 json!({"seLinuxOptions": {"level": "s0"}}),
                 true,
@@ -99,11 +93,6 @@ mod tests {
             (
                 json!({"tolerations": [{"key": "", "operator": "Exists"}]}),
                 json!({"tolerations": [{"key": "a", "operator": "Exists"}]}),
-                false,
-            ),
-            (
-                json!({"env": [{"name": "A", "value": "1"}]}),
-                json!({"env": [{"name": "A"}]}),
                 false,
             ),
             // a label, whatever it is called; a pointer; an entry of a list
