@@ -18,9 +18,12 @@ use crate::plan::Step;
 use crate::scene::{Holder, Scene};
 use crate::world::{AVOID_NODES, EPOCH, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World};
 
-/// Carries out the steps, in order; the first error ends it, the next pass begins anew.
-pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Result<()> {
+/// Carries out the steps, in order; the first error ends it, the next pass begins anew. Yields whether the Deployment is another one now, so
+/// that a pod of its former template may be about to make way; that it was applied says nothing, because others may undo it each time.
+pub async fn steps(cluster: &Cluster, world: &World, steps: &[Step]) -> Result<bool> {
+    let instance = &world.instance;
     let namespace = instance.namespace.as_str();
+    let mut is_another = false;
     for step in steps {
         match step {
             Step::CreateSecret => {
@@ -62,7 +65,9 @@ pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Re
                 cluster.patch_judged::<Lease>(lease, operations).await?;
             }
             Step::ApplyDeployment(deployment) => {
-                cluster.apply(namespace, &instance.name, deployment.as_ref()).await?;
+                let before = world.deployment.as_ref().and_then(|stored| stored.metadata.generation);
+                let applied = cluster.apply(namespace, &instance.name, deployment.as_ref()).await?;
+                is_another = applied.metadata.generation != before;
             }
             Step::ScaleToOne { deployment } => {
                 let operation = json!({"op": "replace", "path": "/spec/replicas", "value": 1});
@@ -70,7 +75,7 @@ pub async fn steps(cluster: &Cluster, instance: &Instance, steps: &[Step]) -> Re
             }
         }
     }
-    Ok(())
+    Ok(is_another)
 }
 
 /// Somebody was faster: the next pass sees whose object it is.

@@ -151,7 +151,10 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
         Observed::World(world) => world,
     };
     let plan = plan::plan(&world, &context.identity);
-    let mut outcome = apply::steps(&context.cluster, &world.instance, &plan.steps).await;
+    let applied = apply::steps(&context.cluster, &world, &plan.steps).await;
+    // a child that cannot be applied must not keep the database on a dead node
+    let replaces_pods = matches!(applied, Ok(true));
+    let mut outcome = applied.map(|_| ());
     if plan
         .steps
         .iter()
@@ -167,9 +170,8 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
         }
         outcome = outcome.and(note_release(context, &world).await);
     }
-    // a child that cannot be applied must not keep the database on a dead node
     let mut decided = Decided { world, verdict };
-    let (acted, done) = act(context, &plan, &mut decided, outcome.as_ref().err()).await;
+    let (acted, done) = act(context, &plan, replaces_pods, &mut decided, outcome.as_ref().err()).await;
     outcome = outcome.and(done);
     let Decided { world, verdict } = decided;
     let status = status::of(&world, &plan, &verdict, outcome.as_ref().err());
@@ -185,10 +187,11 @@ fn next_look(context: &Context, plan: &Plan, verdict: &Verdict, acted: bool) -> 
     } else {
         SOON
     };
-    if acted {
-        AT_ONCE
-    } else {
-        verdict.recheck.clamp(AT_ONCE, least.max(AT_ONCE))
+    match (acted, &verdict.act) {
+        (true, _) => AT_ONCE,
+        // held back: that the verdict stands is no reason to look at once
+        (false, Some(_)) => SOON,
+        (false, None) => verdict.recheck.clamp(AT_ONCE, least.max(AT_ONCE)),
     }
 }
 
@@ -209,7 +212,13 @@ impl Decided {
 /// decision taken again on that: what is then found right is done, whatever the caches made of it. Each act's status is written while the next
 /// look is under way, and before the next act. What has changed since it was judged is judged once more, because the kubelet writes to a pod that
 /// stops just then. Leaves behind the last decision; whether anything was done, and how it ended.
-async fn act(context: &Context, plan: &Plan, decided: &mut Decided, failed: Option<&Error>) -> (bool, Result<()>) {
+async fn act(
+    context: &Context,
+    plan: &Plan,
+    replaces_pods: bool,
+    decided: &mut Decided,
+    failed: Option<&Error>,
+) -> (bool, Result<()>) {
     let (mut acts, mut moved, mut is_fresh) = (0, false, false);
     let done = loop {
         let Decided { world, verdict } = &*decided;
@@ -232,7 +241,7 @@ async fn act(context: &Context, plan: &Plan, decided: &mut Decided, failed: Opti
         let Decided { world, verdict } = &*decided;
         let Some(act) = &verdict.act else { break Ok(()) };
         // the next pod is about to be another one: the record would name a pod that never runs
-        if plan.replaces_pods() && failed.is_none() && lets_in(world, act) {
+        if replaces_pods && lets_in(world, act) {
             break Ok(());
         }
         // a leader that was held up for too long while looking must not act

@@ -19,7 +19,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use kube::{Resource as _, ResourceExt as _};
+use kube::{Resource, ResourceExt as _};
 
 pub use self::failover::Failover;
 use self::names::is_service_name;
@@ -267,6 +267,12 @@ impl Instance {
             controller: Some(true),
             block_owner_deletion: None,
         }
+    }
+
+    /// Whether an object is a child of this very instance, and not of an earlier one of its name.
+    pub fn owns<K: Resource>(&self, object: &K) -> bool {
+        let mut owners = object.owner_references().iter();
+        owners.any(|owner| owner.controller == Some(true) && owner.uid == self.uid)
     }
 
     /// Labels of every child.

@@ -132,7 +132,10 @@ impl Parts {
             confirmed_dead: instance.confirm_node_dead.clone(),
             fast_detach: context.settings.fast_detach == Switch::Enabled,
             detaching_for: facts::detaching_for(resource, now),
-            lease: lease.and_then(|lease| facts::lease(lease, &context.renewals)),
+            // one that is not ours is none for the decision, which would write to it; the plan says what is to be done about it
+            lease: lease
+                .filter(|lease| instance.owns(*lease))
+                .and_then(|lease| facts::lease(lease, &context.renewals)),
             policy: facts::policy(&instance.failover),
             timing: context.timing,
             claim,
@@ -195,7 +198,7 @@ fn of_volume(mut attachments: Vec<Arc<VolumeAttachment>>, volume: Option<&Volume
     attachments
 }
 
-/// The volume behind a bound claim. What is read of it and of its driver never changes, so it is read once.
+/// The volume behind a bound claim. What is read of it and of its driver never changes, so it is read once it is there.
 async fn volume(
     context: &Context,
     instance: &Instance,
@@ -224,7 +227,10 @@ async fn volume(
         None => None,
     };
     let facts = facts::volume(&volume, driver.as_ref(), class, &context.settings.driver_classes);
-    context.memory.remember_volume(binding, facts.clone());
+    // a driver that has not said whether it attaches may yet say so
+    if facts.driver.is_none() || driver.is_some() {
+        context.memory.remember_volume(binding, facts.clone());
+    }
     Ok(Some(facts))
 }
 

@@ -100,11 +100,6 @@ pub fn plan(world: &World, identity: &Identity) -> Plan {
 }
 
 impl Plan {
-    /// Whether a pod that waits at the gate may be about to make way for one of another template.
-    pub fn replaces_pods(&self) -> bool {
-        self.steps.iter().any(|step| matches!(step, Step::ApplyDeployment(_)))
-    }
-
     fn problem(&mut self, reason: &'static str, message: String) {
         self.problem.get_or_insert(Problem { reason, message });
     }
@@ -295,7 +290,7 @@ fn ownership<K: Resource>(instance: &Instance, object: &K) -> Ownership {
     let owners = object.owner_references();
     let kind = SqlEdgeInstance::kind(&());
     match owners.iter().find(|owner| owner.controller == Some(true)) {
-        Some(owner) if owner.uid == instance.uid => Ownership::Ours,
+        Some(_) if instance.owns(object) => Ownership::Ours,
         Some(owner) if owner.kind == kind && owner.name == instance.name => Ownership::Predecessors,
         _ => Ownership::Foreign,
     }

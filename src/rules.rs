@@ -110,7 +110,7 @@ rules! {
     PinToSchedulable,
     /// Only while the attachment is there and no detach is under way.
     PinWhileAttached,
-    /// Not after a seal: a detach may be on its way.
+    /// Not after a seal, nor to a node that was written down as lost: a detach may be on its way.
     PinUnsealed,
     /// A record with a node opens its gate for that node or not at all.
     PinIsKept,

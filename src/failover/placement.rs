@@ -93,12 +93,14 @@ pub(super) fn is_fenced_by(scene: &Scene, rules: Rules, node: &str) -> bool {
     let alive = scene.pulse(node) == Pulse::Alive && facts.ready == NodeReady::True;
     let holder = scene.claim.holder.as_ref();
     let sealed = holder.is_some_and(|holder| matches!(scene.right(&holder.pod, rules), Right::Sealed(_)));
+    // without a Lease that is written on the claim
+    let lost = scene.claim.avoid.iter().any(|lost| lost == node);
     scene.policy.proof != Proof::Manual
         && (scene.claim.exclusive || !rules.has(Rule::PinIsExclusive))
         && (attached && used || !rules.has(Rule::PinWhileAttached))
         && (alive || !rules.has(Rule::PinToTheLiving))
-        // after a seal a detach may be on its way, from an operator that does not lead any more, say
-        && !(sealed && rules.has(Rule::PinUnsealed))
+        // after either a detach may be on its way, from an operator that does not lead any more, say
+        && !((sealed || lost) && rules.has(Rule::PinUnsealed))
         && (facts.schedulable && !facts.out_of_service || !rules.has(Rule::PinToSchedulable))
         && (scene.claim.pin_refused.as_deref() != Some(node) || !rules.has(Rule::PinOnce))
         && hostname(scene, node).is_some()

@@ -88,6 +88,13 @@ pub fn signal_all(signal: Signal) {
     let _ = rustix::process::kill_process_group(Pid::INIT, signal);
 }
 
+/// Whether nothing else runs in the namespace. Also what was brought in from outside (`kubectl exec`) counts, although it is no child of
+/// process 1, which never hears of its end.
+pub fn is_alone() -> bool {
+    // signal 0 to everything but this process: nothing is sent, and only "there is nobody" is told apart from all other answers
+    is_process_1() && rustix::process::test_kill_process_group(Pid::INIT) == Err(Errno::SRCH)
+}
+
 /// Collects what has ended. Yields whether any child is left.
 pub fn reap(mut each: impl FnMut(Pid, End)) -> bool {
     loop {

@@ -80,7 +80,7 @@ pub enum Action {
     KillEngine,
     /// SIGTERM to every process.
     Forward,
-    /// Flush the volume.
+    /// SIGKILL what was started beside the engine and wait for its end; then flush the volume.
     Sync,
     /// SIGKILL everything at once, flush the volume, and exit as failed.
     KillAll,

@@ -32,6 +32,8 @@ const REQUEST: Duration = Duration::from_secs(3);
 const STRAGGLERS: Duration = Duration::from_secs(10);
 /// How long killed processes are waited for; one that hangs in the kernel ends when the kernel lets it.
 const KILLED: Duration = Duration::from_secs(10);
+/// How often it is looked whether they have.
+const CHECK: Duration = Duration::from_millis(10);
 /// How long the volume may take to be written out after an orderly stop.
 const SYNC: Duration = Duration::from_secs(15);
 /// The same after a kill.
@@ -308,7 +310,10 @@ impl Place {
             Action::Forward => engine::signal_all(Signal::TERM),
             Action::Sync => {
                 let heart = self.heart.clone();
-                if let Err(error) = engine::sync(&self.volume, SYNC, || heart.beat()) {
+                let synced = self
+                    .end_all()
+                    .and_then(|()| engine::sync(&self.volume, SYNC, || heart.beat()));
+                if let Err(error) = synced {
                     self.journal.say(&format!("{error}: the stop is not acknowledged"));
                     return Err(Over(self.code.max(1)));
                 }
@@ -357,6 +362,23 @@ impl Place {
         }
         last_words(&sentence, LAST_WORDS);
         Over(1)
+    }
+
+    /// The engine has ended in order. What somebody started beside it (`kubectl exec`) may write to the volume as well, and must not outlive the
+    /// word that nothing does.
+    fn end_all(&self) -> Result<(), String> {
+        let deadline = boot::now() + KILLED;
+        while !engine::is_alone() {
+            if boot::now() >= deadline {
+                return Err("a process that was started beside the engine cannot be ended".to_owned());
+            }
+            self.heart.beat();
+            engine::signal_all(Signal::KILL);
+            engine::reap(|_, _| {});
+            // the end of what is no child rings no bell
+            let _ = self.alarm.wait_until(boot::now() + CHECK);
+        }
+        Ok(())
     }
 
     fn why_killed(&self, before: &Guard) -> String {

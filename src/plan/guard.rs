@@ -12,6 +12,7 @@ use crate::desired;
 use crate::drift;
 use crate::instance::Instance;
 use crate::lease::{Orders, Record};
+use crate::scene::Pulse;
 use crate::world::{EPOCH, GuardObjects, World, annotation, is_finished, is_gated};
 
 /// What the guard needs stands before the pod that needs it: a pod without its account is not even created.
@@ -63,14 +64,19 @@ fn child<K: Resource<DynamicType = ()> + Serialize>(
     }
 }
 
-/// A Lease that somebody deleted begins anew for the pod that is at the volume by the record on the claim, so that its guard
-/// can take it again; one that is on its way out, or was never let in, is named by the failover decision or not at all.
+/// A Lease that somebody deleted, or that went with an earlier resource of this name, begins anew for the pod that is at the volume by the
+/// record on the claim, so that its guard can take it again. On a live node also for one that is stopping: whoever reads that the Lease is not
+/// for it ends its engine at once. One that was never let in is named by the failover decision or not at all.
 fn beginning(world: &World) -> Record {
     let holder = world.scene.claim.holder.as_ref().map(|holder| holder.pod.as_str());
+    let is_on_live_node = |pod: &Pod| {
+        let node = pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
+        node.is_some_and(|node| world.scene.pulse(node) == Pulse::Alive)
+    };
     let runs = |pod: &&Pod| {
         !is_gated(pod)
             && !is_finished(pod)
-            && pod.metadata.deletion_timestamp.is_none()
+            && (pod.metadata.deletion_timestamp.is_none() || is_on_live_node(pod))
             && pod.metadata.uid.as_deref() == holder
     };
     let holder = holder.filter(|_| world.pods.iter().any(|pod| runs(&pod)));

@@ -1,5 +1,7 @@
 //! Which steps a world asks for: the guard's objects, and when a pod template may change.
 
+mod beginning;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Pod;
@@ -320,46 +322,6 @@ fn holder(pod: &str) -> Holder {
     Holder {
         pod: pod.into(),
         node: None,
-    }
-}
-
-#[test]
-fn a_lease_begins_sealed_or_for_the_pod_of_record_that_is_at_the_volume() {
-    use End::{Deleting, Finished};
-    use Gate::{Open, Shut};
-    let sealed = Hold::Sealed(None);
-    let named = Hold::Named("a".into());
-    for (record, pods, begins) in [
-        (None, vec![], &sealed),
-        (None, vec![pod("a", Open, End::None)], &sealed),
-        (Some("a"), vec![], &sealed),
-        (Some("a"), vec![pod("a", Open, End::None)], &named),
-        (Some("a"), vec![pod("a", Shut, End::None)], &sealed),
-        (Some("a"), vec![pod("a", Open, Deleting)], &sealed),
-        (Some("a"), vec![pod("a", Open, Finished)], &sealed),
-        (Some("b"), vec![pod("a", Open, End::None)], &sealed),
-        (
-            Some("a"),
-            vec![pod("a", Open, End::None), pod("b", Shut, End::None)],
-            &named,
-        ),
-    ] {
-        let mut world = usual();
-        world.guard.lease = None;
-        world.scene.claim.holder = record.map(holder);
-        world.pods = pods;
-        let claim = world.claim.as_mut().expect("a claim");
-        claim
-            .metadata
-            .annotations
-            .get_or_insert_default()
-            .insert(EPOCH.into(), "41".into());
-        let plan = made(&world);
-        let [Step::CreateLease(lease)] = &plan.steps[..] else {
-            panic!("{plan:?}");
-        };
-        let Record { hold, epoch, .. } = Record::of(lease);
-        assert_eq!((&hold, epoch), (begins, 42), "{record:?}, {:?}", world.pods);
     }
 }
 

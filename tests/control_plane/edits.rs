@@ -245,3 +245,26 @@ fn a_deployment_that_somebody_changed_is_put_right() {
         world.end().await;
     });
 }
+
+#[test]
+fn an_empty_string_that_the_api_server_drops_is_no_difference_for_ever() {
+    play(async {
+        let make = Make {
+            spec: json!({
+                "tolerations": [{"key": "", "operator": "Exists", "value": "", "effect": ""}],
+                "env": [{"name": "A", "value": ""}],
+                "podSecurityContext": {"seLinuxOptions": {"user": "", "role": "", "type": "", "level": "s0"}},
+            }),
+            ..Make::default()
+        };
+        let world = World::new(&make).await;
+        let mut chance = Chance::new(74);
+        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
+        world.create_instance(&make.spec).await;
+        begin(&world, &mut operator, &mut chance).await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        assert_at_rest(&world, &mut operator, "empty strings").await;
+        world.assert_sound("empty strings");
+        world.end().await;
+    });
+}

@@ -36,12 +36,17 @@ pub const TWO: &str = "two-engines";
 pub const STARTS: &str = "starts";
 /// One line for each write: time since boot.
 pub const WRITES: &str = "writes";
+/// One line for each write by what was started beside the engine: time since boot.
+pub const INTRUSIONS: &str = "intrusions";
 
 /// Runs as the engine where the environment says so, and does not return then.
 pub fn play() {
     let Some(folder) = std::env::var_os("ENGINE_FOLDER").map(PathBuf::from) else {
         return;
     };
+    if std::env::var_os("ENGINE_INTRUDER").is_some() {
+        intruder(&folder);
+    }
     if let Ok(code) = std::env::var("ENGINE_FAILS") {
         note(&folder, STARTS);
         eprintln!("engine: the settings make no sense");
@@ -51,6 +56,15 @@ pub fn play() {
         second(&folder);
     }
     first();
+}
+
+/// No engine: what somebody started beside it, who does not care for SIGTERM.
+fn intruder(folder: &Path) -> ! {
+    signal_hook::flag::register(SIGTERM, Arc::default()).expect("a handler");
+    loop {
+        note(folder, INTRUSIONS);
+        thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Waits for the second, and ends as it ended.

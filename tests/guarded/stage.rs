@@ -21,6 +21,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// UID of the pod in which the guard believes itself.
 pub const POD: &str = "0d4f6f0e-pod";
 
+/// This program as the engine.
+const THE_ENGINE: [&str; 5] = ["--exact", "the_engine", "--ignored", "--nocapture", "--test-threads=1"];
+
 /// The way into a PID namespace, or `None` where this machine has none for us.
 fn entrance() -> Option<&'static [&'static str]> {
     static ENTRANCE: OnceLock<Option<&[&str]>> = OnceLock::new();
@@ -128,9 +131,7 @@ impl Stage {
             &path("credentials"),
             "--",
         ]);
-        command
-            .arg(this)
-            .args(["--exact", "the_engine", "--ignored", "--nocapture", "--test-threads=1"]);
+        command.arg(this).args(THE_ENGINE);
         command
             .env("SQLEDGE_POD_UID", POD)
             .env("KUBERNETES_SERVICE_HOST", "127.0.0.1")
@@ -144,6 +145,24 @@ impl Stage {
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
         Guard::watch(command.spawn().expect("unshare"))
+    }
+
+    /// Starts a process beside the engine as `kubectl exec` does: in the namespace of the guard, and nobody's child there.
+    pub fn intrude(&self, guard: &Guard) -> Child {
+        let mut command = Command::new("nsenter");
+        command.args(["--target", &guard.pid.as_raw_nonzero().to_string(), "--pid"]);
+        if entrance().expect("a way into a PID namespace").contains(&"--user") {
+            command.args(["--user", "--preserve-credentials"]);
+        }
+        command
+            .arg(std::env::current_exe().expect("this program"))
+            .args(THE_ENGINE)
+            .env("ENGINE_FOLDER", self.at("engine"))
+            .env("ENGINE_INTRUDER", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("nsenter")
     }
 
     /// Asks as the kubelet does.

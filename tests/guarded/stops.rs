@@ -2,7 +2,7 @@
 
 use crate::engine;
 use crate::server::Mood;
-use crate::stage::{POD, Stage, is_possible};
+use crate::stage::{POD, Stage, is_possible, until};
 use crate::{LONG, LONG_STOP_AFTER, holder, named};
 use rustix::process::Signal;
 use sqledge_operator::guard::boot;
@@ -28,6 +28,31 @@ fn sigterm_stops_in_order_and_is_acknowledged() {
         assert_eq!((acknowledged.status, holder(&stage)), (200, format!("stopped/{POD}")));
         assert!(acknowledged.at >= clean, "acknowledged before the end");
     }
+}
+
+#[test]
+fn what_was_started_beside_the_engine_has_ended_before_the_stop_is_acknowledged() {
+    if !is_possible() {
+        return;
+    }
+    let stage = Stage::new("exec", &named(), &[LONG]);
+    let mut guard = stage.guard();
+    guard.says("the engine answers");
+    let mut beside = stage.intrude(&guard);
+    until("it writes", || !stage.notes(engine::INTRUSIONS).is_empty());
+    guard.signal(Signal::TERM);
+    assert_eq!(guard.ends().code(), Some(0));
+    assert_eq!(stage.notes(engine::CLEAN).len(), 1);
+    let acknowledged = stage
+        .server
+        .seen()
+        .into_iter()
+        .rfind(|seen| seen.write)
+        .expect("a write");
+    assert_eq!((acknowledged.status, holder(&stage)), (200, format!("stopped/{POD}")));
+    let last = *stage.notes(engine::INTRUSIONS).last().expect("it wrote");
+    assert!(last <= acknowledged.at, "it wrote after the acknowledgement");
+    assert!(!beside.wait().expect("waited").success());
 }
 
 #[test]

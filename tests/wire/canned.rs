@@ -72,7 +72,7 @@ impl Canned {
         std::mem::take(&mut *self.read.lock().expect("no panic inside"))
     }
 
-    /// Carries out a write: patches, replacements and deletions, and of server-side apply the status.
+    /// Carries out a write: patches, replacements and deletions, and of server-side apply the status and what makes a Deployment another one.
     fn obey(&self, method: &http::Method, path: &str, content_type: &str, body: &Value) {
         let mut objects = self.objects.lock().expect("no panic inside");
         if method == http::Method::DELETE {
@@ -90,8 +90,14 @@ impl Canned {
         } else if content_type == JSON_PATCH {
             let operations: json_patch::Patch = serde_json::from_value(body.clone()).expect("a patch");
             json_patch::patch(object, &operations).expect("a patch that fits");
-        } else {
+        } else if path.ends_with("/status") {
             object["status"] = body["status"].clone();
+        } else if body["spec"] != object["spec"] || body["metadata"]["annotations"] != object["metadata"]["annotations"]
+        {
+            let generation = object["metadata"]["generation"].as_i64().unwrap_or_default();
+            object["metadata"]["generation"] = (generation + 1).into();
+            object["spec"] = body["spec"].clone();
+            object["metadata"]["annotations"] = body["metadata"]["annotations"].clone();
         }
         object["metadata"]["resourceVersion"] = (version + 100).to_string().into();
     }

@@ -1,12 +1,12 @@
 //! What a guard needs, and the orders it gets.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use sqledge_operator::controller;
 
 use crate::acts::patch;
 use crate::canned::{JSON_PATCH, Sent};
-use crate::passes::{Engine, MANAGER, Meeting, acts, operator};
-use crate::shop::{ACCOUNT, ATTACHMENT, BINDING, DEPLOYMENT, INSTANCE, PODS, ROLE, WRITER, cluster, hold, pod};
+use crate::passes::{Engine, MANAGER, Meeting, acts, operator, pass, passes};
+use crate::shop::{ACCOUNT, BINDING, DRIVER, INSTANCE, PODS, ROLE, WRITER, cluster, hold, pod};
 
 #[tokio::test]
 async fn what_the_guard_needs_is_applied_and_its_lease_only_created() {
@@ -52,22 +52,6 @@ async fn orders_reach_the_guard_by_a_patch_of_exactly_the_lease_that_was_judged(
         acts(&canned, Meeting::default()).await,
         [Sent::new("PATCH", WRITER, &[MANAGER], JSON_PATCH, body)]
     );
-}
-
-#[tokio::test]
-async fn a_pass_that_changes_the_template_lets_none_of_the_former_ones_pods_in() {
-    let canned = cluster(&json!({}));
-    canned.remove(ATTACHMENT);
-    let mut deployment = canned.under(DEPLOYMENT.trim_end_matches("/orders")).remove(0);
-    deployment["metadata"]["annotations"]["sqledge.io/template-builder"] = "registry.example/operator:0".into();
-    canned.put(DEPLOYMENT, deployment);
-    pod(&canned, "orders-1-a", true);
-    let sent = acts(&canned, Meeting::default()).await;
-    let writes: Vec<_> = sent
-        .iter()
-        .map(|sent| (sent.method.as_str(), sent.path.as_str()))
-        .collect();
-    assert_eq!(writes, [("PATCH", DEPLOYMENT)]);
 }
 
 #[tokio::test]
@@ -148,5 +132,66 @@ async fn a_lease_that_has_changed_since_it_was_judged_lets_nobody_in() {
         paths[..3],
         [WRITER, WRITER, &gate],
         "it is judged and named once more before that"
+    );
+}
+
+#[tokio::test]
+async fn a_lease_that_is_not_ours_is_never_written_to_and_nobody_is_let_in_by_it() {
+    for (owner, reason) in [
+        (Value::Null, "NameConflict"),
+        (json!("earlier"), "PredecessorTerminating"),
+    ] {
+        let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-b", "sqledge.io/holder-node": "n1"}));
+        hold(&canned, "uid-orders-1-a/1");
+        let mut lease = canned.get(WRITER);
+        if owner.is_null() {
+            lease["metadata"]["ownerReferences"] = owner;
+        } else {
+            lease["metadata"]["ownerReferences"][0]["uid"] = owner;
+        }
+        canned.put(WRITER, lease);
+        pod(&canned, "orders-1-b", true);
+        let sent = passes(&canned, Meeting::default()).await;
+        let status = format!("{INSTANCE}/status");
+        let others: Vec<_> = sent
+            .iter()
+            .filter(|sent| sent.path != status && !sent.path.contains("/events"))
+            .collect();
+        assert!(others.is_empty(), "{others:#?}");
+        let status = sent.iter().rfind(|sent| sent.path == status).expect("a status");
+        let conditions = status.body["status"]["conditions"].as_array().expect("conditions");
+        let stalled = conditions.iter().find(|c| c["type"] == "Stalled").expect("a condition");
+        assert_eq!(stalled["reason"], reason);
+        let message = stalled["message"].as_str().expect("a message");
+        assert!(message.contains("Lease orders-writer"), "{message}");
+
+        // once it is gone there is one of ours
+        canned.remove(WRITER);
+        let sent = acts(&canned, Meeting::default()).await;
+        let leases = WRITER.trim_end_matches("/orders-writer");
+        assert_eq!((sent[0].method.as_str(), sent[0].path.as_str()), ("POST", leases));
+        assert_eq!(sent[0].body["metadata"]["ownerReferences"][0]["uid"], "uid-orders");
+    }
+}
+
+#[tokio::test]
+async fn a_driver_that_says_later_that_it_attaches_nothing_is_believed() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    pod(&canned, "orders-1-a", false);
+    let mut driver = canned.get(DRIVER);
+    canned.remove(DRIVER);
+    let meeting = Meeting::default();
+    let (context, _publisher) = operator(&canned, &meeting);
+    let orders = || canned.sent().into_iter().find(|sent| sent.path == WRITER);
+    pass(&context, &meeting).await;
+    assert_eq!(orders(), None, "the administrator says that a detach revokes");
+    driver["spec"]["attachRequired"] = false.into();
+    canned.put(DRIVER, driver);
+    pass(&context, &meeting).await;
+    // for a volume that is never attached a detach proves nothing
+    let orders = orders().expect("other orders").body[2]["value"].clone();
+    assert_eq!(
+        orders,
+        json!({"sqledge.io/on-api-loss": "Stop", "sqledge.io/renew": "2/10/15"})
     );
 }

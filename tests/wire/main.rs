@@ -10,3 +10,4 @@ mod acts;
 mod children;
 mod guards;
 mod order;
+mod templates;

@@ -195,6 +195,9 @@ fn a_pod_that_stops_in_order_is_hurried_only_once_its_guard_says_that_the_engine
         panic!("the guard is not let go: {:?}", decide(&drained));
     };
     assert_eq!((seal.pod.as_str(), seal.after), ("uid-old", After::Stop));
+    let mut lost = stopped.clone();
+    lost.claim.avoid = vec!["n1".into()];
+    assert!(matches!(act(&lost), Act::Seal { .. }), "{:?}", decide(&lost));
     stopped.pods[0].has_finalizers = true;
     assert_no_act(&stopped, State::Stopping, "Stopping");
 }

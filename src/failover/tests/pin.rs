@@ -122,3 +122,28 @@ fn there_is_no_way_back_to_a_node_that_does_not_list_the_volume() {
     let unlisted = scene().held_by("old", Some("n1")).with(gated("new")).attached("n1");
     assert_no_act(&unlisted, State::Detaching, "NodeReleasing");
 }
+
+// without a guard: the node was silent, the operator began to take the volume from it, and it listed the volume again before the detach
+#[test]
+fn there_is_no_way_back_to_a_node_that_was_written_down_as_lost() {
+    let deleted = || {
+        scene()
+            .held_by("old", Some("n1"))
+            .with(gated("new"))
+            .attached("n1")
+            .in_use_on("n1")
+    };
+    let lost = |mut scene: Scene, node: &str| {
+        scene.claim.avoid = vec![node.into()];
+        scene
+    };
+    assert_no_act(&lost(deleted(), "n1"), State::Detaching, "NodeReleasing");
+    assert_eq!(act(&lost(deleted(), "n2")), recorded("new", Some("n1")));
+    // nor for the one that the record names already: another that is not pinned follows it
+    let named = lost(deleted().held_by("new", Some("n1")), "n1");
+    let refused = Act::RefusePin {
+        pod: judged("new"),
+        node: "n1".into(),
+    };
+    assert_eq!(act(&named), refused);
+}
