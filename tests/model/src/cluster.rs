@@ -291,7 +291,8 @@ impl Model {
         let lease = world.api.lease;
         let whose = match lease.hold {
             Hold::Taken(holder, start) if holder == pod && start == world.cell(pod).start => Whose::Mine,
-            Hold::Named(holder) | Hold::Taken(holder, _) | Hold::Stopped(holder) if holder == pod => Whose::Free,
+            Hold::Taken(holder, _) if holder == pod => Whose::OtherStart,
+            Hold::Named(holder) | Hold::Stopped(holder) if holder == pod => Whose::Free,
             Hold::Free | Hold::Sealed(..) | Hold::Named(_) | Hold::Taken(..) | Hold::Stopped(_) => Whose::Others,
         };
         Seen {
