@@ -111,6 +111,7 @@ pub async fn act(cluster: &Cluster, world: &World, act: &Act) -> Result<()> {
             cluster.delete_judged::<Pod>(pod, Some(0)).await
         }
         Act::Evict { pod } => cluster.delete_judged::<Pod>(pod, Some(0)).await,
+        Act::Stop { pod } => cluster.delete_judged::<Pod>(pod, None).await,
         Act::ShrinkVolumesInUse {
             node,
             index,

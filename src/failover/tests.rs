@@ -2,6 +2,7 @@
 
 mod detection;
 mod lease;
+mod never_attached;
 mod opening;
 mod pin;
 mod release;

@@ -19,7 +19,7 @@ pub fn patch(uid: &str, version: &str, operations: &[Value]) -> Value {
     judged(uid, version).iter().chain(operations).cloned().collect()
 }
 
-fn deletion(uid: &str, version: &str, grace: Option<u32>) -> Value {
+pub fn deletion(uid: &str, version: &str, grace: Option<u32>) -> Value {
     let mut body = json!({"preconditions": {"uid": uid, "resourceVersion": version}});
     if let Some(seconds) = grace {
         body["gracePeriodSeconds"] = seconds.into();

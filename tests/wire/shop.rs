@@ -21,6 +21,7 @@ pub const ROLE: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/roles
 pub const BINDING: &str = "/apis/rbac.authorization.k8s.io/v1/namespaces/shop/rolebindings/orders-guard";
 pub const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/shop/deployments/orders";
 pub const ATTACHMENT: &str = "/apis/storage.k8s.io/v1/volumeattachments/csi-1";
+pub const DRIVER: &str = "/apis/storage.k8s.io/v1/csidrivers/disk.storage.test";
 pub const VOLUME: &str = "kubernetes.io/csi/disk.storage.test^handle-1";
 pub const IMAGE: &str = "registry.example/operator:1";
 
@@ -117,7 +118,7 @@ fn made(holder: &Value, failover: &Value) -> Canned {
             "spec": {"csi": {"driver": "disk.storage.test", "volumeHandle": "handle-1"}}}),
     );
     canned.put(
-        "/apis/storage.k8s.io/v1/csidrivers/disk.storage.test",
+        DRIVER,
         json!({"metadata": meta("disk.storage.test", "uid-driver", "23", &json!({})), "spec": {"attachRequired": true}}),
     );
     canned.put(

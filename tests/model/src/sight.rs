@@ -273,6 +273,7 @@ fn ordered(act: &Ordered, lost: &[String]) -> Act {
         }
         Ordered::RefusePin { pod, node } => Act::RefusePin(pod_id(&pod.uid), node_id(node)),
         Ordered::Evict { pod } => Act::Evict(pod_id(&pod.uid)),
+        Ordered::Stop { .. } => unreachable!("the volumes of the model are attached"),
         Ordered::ShrinkVolumesInUse { node, .. } => Act::Shrink(node_id(&node.name)),
         Ordered::DeleteAttachment { attachment } => Act::DeleteAttachment(node_id(&attachment.name)),
         Ordered::Seal { seal, .. } => Act::Seal(pod_id(&seal.pod), seal.after),
