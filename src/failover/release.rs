@@ -265,7 +265,7 @@ fn node_released(
     // once a failover has begun, the operator may have taken the volume off that list itself
     let taken = matches!(scene.right(&holder.pod, rules), Right::Sealed(_))
         || scene.claim.avoid.iter().any(|lost| lost == node);
-    let reported = !taken || facts.is_some_and(|n| n.reported_since_release) || !rules.has(Rule::ReportedSince);
+    let reported = !taken || scene.has_reported(node) || !rules.has(Rule::ReportedSince);
     if scene.in_use(node) && rules.has(Rule::NotInUse) || !renewed || !reported {
         let message =
             format!("waiting for node {node} to report that it has unmounted the volume of claim {claim} (every 10 s)");
@@ -336,7 +336,7 @@ fn detach(scene: &Scene, rules: Rules, node: &str, attachment: &Attachment) -> V
     };
     let overdue = patience.is_zero() || scene.detaching_for.is_some_and(|waited| waited >= patience);
     // a kubelet that writes is back, and what it listed last must stay its own word
-    let is_back = facts.is_some_and(|facts| facts.reported_since_release) && rules.has(Rule::ReportedSince);
+    let is_back = scene.has_reported(node) && rules.has(Rule::ReportedSince);
     if let Some((node, index, unique_name)) = listed.filter(|_| scene.fast_detach && !overdue && !is_back) {
         return acting(
             State::Detaching,

@@ -280,6 +280,8 @@ fn once_a_failover_has_begun_a_node_that_lists_nothing_must_have_said_so_itself(
     let mut lost_before = released(taken("old"));
     lost_before.claim.avoid = vec!["n1".into()];
     assert_no_act(&lost_before, State::Detaching, "NodeReleasing");
+    lost_before.claim.reports = [("n1".to_owned(), "09:00".to_owned())].into();
+    assert_eq!(decide(&lost_before).evidence, Some(Evidence::NodeReleased));
 }
 
 #[test]

@@ -251,6 +251,14 @@ fn a_volume_that_is_never_attached_is_released_only_by_the_kubelets_word_or_a_hu
 fn nothing_is_taken_off_the_list_of_a_kubelet_that_writes_again() {
     let back = after_eviction().node("n1", |n| n.reported_since_release = true);
     assert_no_act(&back, State::Detaching, "Detaching");
+    let mut noted = after_eviction();
+    noted.claim.reports = [("n1".to_owned(), "10:00".to_owned())].into();
+    assert!(decide(&noted).act.is_some());
+    assert_no_act(
+        &noted.node("n1", |n| n.report = Some("10:05".into())),
+        State::Detaching,
+        "Detaching",
+    );
 }
 
 #[test]

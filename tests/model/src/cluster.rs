@@ -96,6 +96,7 @@ impl Model {
         // the periodic status also lists again what somebody took off
         let mut after = *world;
         after.node_mut(node).reported |= world.holder_is_gone();
+        after.has_written(node);
         if machine.stage != Stage::None {
             after.api.in_use |= 1 << node;
         }
