@@ -1,5 +1,7 @@
 //! I/O out: carries out the steps of a plan and the one irreversible act of a verdict. Decides nothing.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
@@ -16,7 +18,9 @@ use crate::lease;
 use crate::password;
 use crate::plan::Step;
 use crate::scene::{Holder, Scene};
-use crate::world::{AVOID_NODES, EPOCH, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World};
+use crate::world::{
+    AVOID_NODES, AVOID_REPORTS, EPOCH, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World,
+};
 
 /// Carries out the steps, in order; the first error ends it, the next pass begins anew. Yields whether the Deployment is another one now, so
 /// that a pod of its former template may be about to make way; that it was applied says nothing, because others may undo it each time.
@@ -116,6 +120,7 @@ pub async fn act(cluster: &Cluster, world: &World, act: &Act) -> Result<()> {
             cluster.delete_judged::<Pod>(pod, Some(0)).await
         }
         Act::Evict { pod } => cluster.delete_judged::<Pod>(pod, Some(0)).await,
+        Act::Stop { pod } => cluster.delete_judged::<Pod>(pod, None).await,
         Act::ShrinkVolumesInUse {
             node,
             index,
@@ -172,11 +177,7 @@ async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_r
             annotations.remove(PIN_REFUSED);
         }
         let lost = lost_nodes(&world.scene, node.as_deref());
-        if lost.is_empty() {
-            annotations.remove(AVOID_NODES);
-        } else {
-            annotations.insert(AVOID_NODES.into(), lost.join(","));
-        }
+        avoid(&mut annotations, &world.scene, pod, &lost);
         annotations.insert(HOLDER_POD.into(), pod.clone());
         // a Lease that somebody deletes is made again, and must not begin its count anew
         if let Some(lease) = &world.scene.lease {
@@ -211,14 +212,43 @@ fn lost_nodes(scene: &Scene, placed_on: Option<&str>) -> Vec<String> {
     }
 }
 
+/// Writes down which nodes were lost, and what their kubelets had written by then.
+fn avoid(annotations: &mut BTreeMap<String, String>, scene: &Scene, holder: &str, lost: &[String]) {
+    let reports: Vec<String> = lost
+        .iter()
+        .filter_map(|node| Some(format!("{node}={}", report(scene, node)?)))
+        .collect();
+    let reports = format!("{holder};{}", reports.join(","));
+    for (key, value) in [(AVOID_NODES, lost.join(",")), (AVOID_REPORTS, reports)] {
+        if lost.is_empty() {
+            annotations.remove(key);
+        } else {
+            annotations.insert(key.to_owned(), value);
+        }
+    }
+}
+
+/// What a lost node's kubelet had written when it was lost: as it was noted then, or as it stands on the node, where that was read for this act.
+fn report<'a>(scene: &'a Scene, node: &str) -> Option<&'a String> {
+    if scene.claim.avoid.iter().any(|lost| lost == node) {
+        return scene.claim.reports.get(node);
+    }
+    let holder = scene.claim.holder.as_ref();
+    let of_record = holder.is_some_and(|holder| holder.node.as_deref() == Some(node));
+    let was_read = of_record || scene.attachment(node).is_some();
+    scene.nodes.get(node)?.report.as_ref().filter(|_| was_read)
+}
+
 /// Adds a node to those that were lost, as a compare-and-swap of the claim.
 async fn lose(cluster: &Cluster, world: &World, node: &str) -> Result<()> {
     let Some((claim, judged)) = world.claim.as_ref().and_then(|claim| Some((claim, Judged::of(claim)?))) else {
         return Ok(());
     };
-    let lost = world.scene.claim.avoid.iter().map(String::as_str).chain([node]);
+    let scene = &world.scene;
+    let lost: Vec<String> = scene.claim.avoid.iter().cloned().chain([node.to_owned()]).collect();
+    let holder = scene.claim.holder.as_ref().map_or("", |holder| &holder.pod);
     let mut annotations = claim.annotations().clone();
-    annotations.insert(AVOID_NODES.into(), lost.collect::<Vec<_>>().join(","));
+    avoid(&mut annotations, scene, holder, &lost);
     let operation = json!({"op": "add", "path": "/metadata/annotations", "value": annotations});
     cluster
         .patch_judged::<PersistentVolumeClaim>(&judged, &[operation])
@@ -286,9 +316,66 @@ fn gate_operations(pod: &Pod, placement: &Placement) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scene::{Attachment, NodeFacts, NodeReady};
+    use crate::world::samples;
 
     fn pod(spec: &Value) -> Pod {
         serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod")
+    }
+
+    /// A report that the caches show may be older than the one that the operator's own change of the list came after.
+    #[test]
+    fn a_lost_node_keeps_the_report_it_was_lost_with_and_a_new_one_is_noted_only_where_it_was_read() {
+        let mut scene = samples::world(&json!({})).scene;
+        let claim = &mut scene.claim;
+        claim.avoid = vec!["again".into(), "unknown".into()];
+        claim.reports = [("again".to_owned(), "09:00".to_owned())].into();
+        claim.holder = Some(Holder {
+            pod: "uid-old".into(),
+            node: Some("holders".into()),
+        });
+        let judged = |name: &str| Judged {
+            namespace: String::new(),
+            name: name.to_owned(),
+            uid: name.to_owned(),
+            resource_version: "1".to_owned(),
+        };
+        for name in ["again", "unknown", "holders", "silent", "attached"] {
+            let node = NodeFacts {
+                judged: judged(name),
+                lease_unchanged: None,
+                lease_renewed: false,
+                renewed_since_release: false,
+                reported_since_release: false,
+                report: Some("10:00".into()),
+                ready: NodeReady::Unknown,
+                schedulable: true,
+                out_of_service: false,
+                is_provided: false,
+                labels: BTreeMap::new(),
+                volumes_in_use: Vec::new(),
+                volumes_attached: Vec::new(),
+            };
+            scene.nodes.insert(name.to_owned(), node);
+        }
+        scene.attachments.push(Attachment {
+            judged: judged("va"),
+            node: "attached".into(),
+            deleting: false,
+            detach_error: None,
+        });
+        let lost: Vec<String> = ["again", "attached", "gone", "holders", "silent", "unknown"]
+            .map(str::to_owned)
+            .into();
+        let mut annotations = BTreeMap::new();
+        avoid(&mut annotations, &scene, "uid-new", &lost);
+        assert_eq!(annotations[AVOID_NODES], lost.join(","));
+        assert_eq!(
+            annotations[AVOID_REPORTS],
+            "uid-new;again=09:00,attached=10:00,holders=10:00"
+        );
+        avoid(&mut annotations, &scene, "uid-new", &[]);
+        assert!(annotations.is_empty(), "{annotations:?}");
     }
 
     #[test]

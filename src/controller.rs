@@ -286,6 +286,7 @@ fn lets_in(world: &World, act: &Act) -> bool {
         Act::OpenGate { .. } => true,
         Act::RefusePin { .. }
         | Act::Evict { .. }
+        | Act::Stop { .. }
         | Act::ShrinkVolumesInUse { .. }
         | Act::DeleteAttachment { .. }
         | Act::Seal { .. }
@@ -312,6 +313,7 @@ fn another_follows(world: &World, act: &Act) -> bool {
         // with the Lease sealed or the node written down, the pod or the volume can be taken from it
         Act::Seal { .. } | Act::Lose { .. } => true,
         Act::RefusePin { .. }
+        | Act::Stop { .. }
         | Act::ShrinkVolumesInUse { .. }
         | Act::DeleteAttachment { .. }
         | Act::OpenGate { .. } => false,

@@ -7,8 +7,8 @@
 //! |---|---|---|
 //! | `FirstStart` | nobody was ever let at the volume, nobody mounts the claim, nothing is attached | |
 //! | `PinnedRestart` | the holder's node lives and gets the pod back; with `ReadWriteOncePod` its kubelet mounts for one pod at a time | KEP-2485 |
-//! | E1 `GuardStopped` | the guard acknowledged that its engine ended in order and the volume is flushed, its Lease is sealed, the attachment is gone | |
-//! | E2 `LeaseExpired` | only with `proof: Lease`: the guard had promised to stop, did not renew, its Lease is sealed, the attachment is gone | |
+//! | E1 `GuardStopped` | the guard acknowledged that its engine ended in order and the volume is flushed, its Lease is sealed, the attachment is gone; it says nothing about other nodes than the holder's | |
+//! | E2 `LeaseExpired` | only with `proof: Lease`: the guard had promised to stop, did not renew, its Lease is sealed, the attachment is gone; nothing about other nodes either | |
 //! | `PodStopped` | for volumes that are never attached, about which E0 can say nothing: the kubelet itself reported every container as ended | |
 //! | E0 `NodeReleased` | after the holder was gone its node renewed its Lease and no longer lists the volume as in use | kubelet reports a volume in use before it mounts it |
 //! | E3 `StorageRevoked` | the attachment of the silent node is gone, on a driver whose detach revokes | CSI `ControllerUnpublishVolume` |
@@ -34,7 +34,7 @@ use crate::scene::{Holder, Login, PodFacts, Proof, Pulse, Right, Scene};
 use admission::admit;
 pub use placement::UNSCHEDULABLE;
 use placement::{is_fenced_by, unplaced};
-use release::{gone_for_good, held, is_confirmed, seal, word};
+use release::{gone_for_good, held, is_confirmed, lease_proves, seal, word};
 pub use verdict::{Act, Evidence, Placement, State, Verdict};
 use verdict::{SOON, STEADY, acting, waiting};
 
@@ -73,7 +73,7 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
     let name = &pod.judged.name;
     let right = scene.right(&pod.judged.uid, rules);
     if pod.guarded && matches!(right, Right::Sealed(_) | Right::Others) && rules.has(Rule::UnnamedGoes) {
-        return unnamed(scene, pod);
+        return unnamed(scene, rules, pod);
     }
     let Some(node) = &pod.node else {
         return unplaced(scene, rules, pod);
@@ -112,7 +112,7 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
         || gone_for_good(scene, rules, node)
         || scene.policy.proof != Proof::Manual
             && (scene.driver_class().detach_is_proof() || !rules.has(Rule::ClassIsProof))
-        || release::lease_may_prove(scene, rules, right);
+        || lease_proves(scene, rules, right).is_some();
     if !provable {
         return held(scene, node, &holder);
     }
@@ -124,19 +124,33 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
         return verdict;
     }
     let message = format!("node {node} is dead; deleting its pod {name} so that the volume can be taken from it");
-    evict(State::Evicting, "NodeDead", message, pod)
+    evict(scene, rules, (State::Evicting, "NodeDead", message), pod)
 }
 
-fn evict(state: State, reason: &'static str, message: String, pod: &PodFacts) -> Verdict {
-    let act = Act::Evict {
-        pod: pod.judged.clone(),
-    };
-    acting(state, reason, message, act)
+/// Without grace, but where the only proof to come is the kubelet's report that every container has ended: it stands in the object of the pod, which
+/// would be gone before it.
+fn evict(
+    scene: &Scene,
+    rules: Rules,
+    (state, reason, message): (State, &'static str, String),
+    pod: &PodFacts,
+) -> Verdict {
+    let judged = pod.judged.clone();
+    let lives = pod.node.as_ref().is_some_and(|node| scene.pulse(node) == Pulse::Alive);
+    let proven = || lease_proves(scene, rules, scene.right(&judged.uid, rules)).is_some();
+    if scene.is_attachable() || !lives || proven() {
+        return acting(state, reason, message, Act::Evict { pod: judged });
+    }
+    if pod.deleting {
+        let message = format!("{message}; waiting for its kubelet to report that it has ended");
+        return waiting(State::Stopping, "Stopping", message, SOON);
+    }
+    acting(state, reason, message, Act::Stop { pod: judged })
 }
 
 /// What the Lease is not for, or not any more, cannot run an engine: it was let in by somebody else, or a failover has begun. Its successor
 /// waits behind the gate for its proof, and the record of the pod that may still write stays what it is.
-fn unnamed(scene: &Scene, pod: &PodFacts) -> Verdict {
+fn unnamed(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
     let name = &pod.judged.name;
     if pod.deleting && pod.has_finalizers {
         let message = format!("the Lease is not for pod {name}, but a finalizer keeps it; remove the finalizer");
@@ -146,7 +160,7 @@ fn unnamed(scene: &Scene, pod: &PodFacts) -> Verdict {
         "the Lease of claim {} is not for pod {name}; deleting the pod so that one that is let in can follow",
         scene.claim.name
     );
-    evict(State::Evicting, "LeaseIsNotForPod", message, pod)
+    evict(scene, rules, (State::Evicting, "LeaseIsNotForPod", message), pod)
 }
 
 /// The node lives, and nothing says that its database does not.
@@ -213,7 +227,7 @@ fn stopped_in_order(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, rig
             "pod {} has stopped on node {node}, which gets the next pod at once",
             pod.judged.name
         );
-        return Some(evict(State::Stopping, "Stopped", message, pod));
+        return Some(evict(scene, rules, (State::Stopping, "Stopped", message), pod));
     }
     seal(scene, rules, scene.claim.holder.as_ref()?, node)
 }

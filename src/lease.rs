@@ -135,10 +135,12 @@ pub struct Me<'a> {
 pub enum Whose {
     /// Held by this very container.
     Mine,
-    /// It may be taken: this pod is named, or an earlier container of it was the holder, and the kubelet starts a container only after the one
-    /// before has ended.
+    /// It may be taken: this pod is named, or an earlier container of it has stopped in order.
     Free,
-    /// Neither.
+    /// Held by another container of this pod. One that waits may take it, because the kubelet starts a container only after the one before has
+    /// ended; to one that has won it, this is a past that came back, or a successor that the kubelet should not have started.
+    OtherStart,
+    /// None of these.
     Others,
 }
 
@@ -189,7 +191,8 @@ impl Record {
     pub fn is_whose(&self, me: Me) -> Whose {
         match &self.hold {
             Hold::Taken { pod, start } if pod == me.pod && start == me.start => Whose::Mine,
-            Hold::Named(pod) | Hold::Taken { pod, .. } | Hold::Stopped(pod) if pod == me.pod => Whose::Free,
+            Hold::Taken { pod, .. } if pod == me.pod => Whose::OtherStart,
+            Hold::Named(pod) | Hold::Stopped(pod) if pod == me.pod => Whose::Free,
             Hold::Sealed(_) | Hold::Named(_) | Hold::Taken { .. } | Hold::Stopped(_) | Hold::Foreign(_) => {
                 Whose::Others
             }

@@ -76,7 +76,7 @@ rules! {
     ReleasedIsDetached,
     /// E1: the attachment is gone.
     StoppedIsDetached,
-    /// E1 and E2 speak of the holder of record only.
+    /// E1 and E2 speak of the holder of record only, and of the node that it is on.
     SealNamesTheHolder,
     /// E2: only with `proof: Lease`.
     LeaseIsOptIn,

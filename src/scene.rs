@@ -114,6 +114,8 @@ pub struct Claim {
     pub holder_stopped: bool,
     /// Nodes that were lost, up to the holder's record: see [`Scene::lost_nodes`].
     pub avoid: Vec<String>,
+    /// What their kubelets had written last when they were lost ([`NodeFacts::report`]), as far as it is known.
+    pub reports: BTreeMap<String, String>,
     /// A node that a pinned pod could not be placed on; it is not tried again for this holder.
     pub pin_refused: Option<String>,
 }
@@ -202,6 +204,8 @@ pub struct NodeFacts {
     /// Its kubelet has written its status after the holder's pod object was seen gone. What the operator took off `volumes_in_use` itself is
     /// listed again then, if it is still mounted.
     pub reported_since_release: bool,
+    /// When its kubelet wrote its status last, by its own clock; only ever compared for being another time.
+    pub report: Option<String>,
     /// Condition Ready.
     pub ready: NodeReady,
     /// Neither cordoned nor tainted against new pods.
@@ -314,10 +318,19 @@ impl Scene {
         let holder = self.claim.holder.as_ref().and_then(|holder| holder.node.as_deref());
         let holder = holder.filter(|node| self.pulse(node) != Pulse::Alive);
         let earlier = self.claim.avoid.iter().map(String::as_str);
-        let heard = |facts: &NodeFacts| facts.renewed_since_release && facts.reported_since_release;
-        let earlier = earlier.filter(|node| !self.is_back(node) || !self.nodes.get(*node).is_some_and(heard));
+        let renewed = |node: &str| self.nodes.get(node).is_some_and(|facts| facts.renewed_since_release);
+        let earlier = earlier.filter(|node| !self.is_back(node) || !renewed(node) || !self.has_reported(node));
         let lost: BTreeSet<&str> = self.silent_nodes().into_iter().chain(holder).chain(earlier).collect();
         lost.into_iter().map(str::to_owned).collect()
+    }
+
+    /// Whether what the node lists as in use is its kubelet's own word, although the operator may have taken the volume off that list: it was written
+    /// since the release, or since the node was lost, after which nothing is taken off a list that was written again.
+    pub fn has_reported(&self, node: &str) -> bool {
+        self.nodes.get(node).is_some_and(|facts| {
+            let lost = self.claim.reports.get(node).zip(facts.report.as_ref());
+            facts.reported_since_release || lost.is_some_and(|(then, now)| then != now)
+        })
     }
 
     /// A node that was lost lives, and no earlier engine has the volume there.

@@ -134,11 +134,12 @@ fn proven(scene: &Scene, rules: Rules, holder: &Holder) -> Result<Option<Evidenc
             .chain([node.as_str()])
             .collect(),
         Some(node) => [node.as_str()].into(),
-        // opened, but gone before anybody saw where it was bound: it may be on any node
+        // opened, but gone before anybody saw where it was bound: it may be on any node that its gate did not keep it off
         None if rules.has(Rule::UnseenIsAnywhere) => scene
             .nodes
             .keys()
             .map(String::as_str)
+            .filter(|node| !is_settled(scene, rules, node))
             .chain(orphaned_attachments(scene))
             .collect(),
         None => return Ok(Some(Evidence::NodeReleased)),
@@ -148,6 +149,16 @@ fn proven(scene: &Scene, rules: Rules, holder: &Holder) -> Result<Option<Evidenc
         evidence = Some(strongest(evidence, released(scene, rules, holder, node)?));
     }
     Ok(evidence)
+}
+
+/// A node that the record without a node calls lost. That record rests on the proof about whoever had the volume there, the pod of the record was
+/// kept off it, and what was called lost since was so with a proof. Nothing has changed while it is silent, does not list the volume, and has no
+/// attachment: the same proof need not be given (by a human, perhaps) once more.
+fn is_settled(scene: &Scene, rules: Rules, node: &str) -> bool {
+    scene.claim.avoid.iter().any(|lost| lost == node)
+        && scene.pulse(node) != Pulse::Alive
+        && !scene.in_use(node)
+        && is_detached(scene, rules, node)
 }
 
 fn orphaned_attachments(scene: &Scene) -> impl Iterator<Item = &str> {

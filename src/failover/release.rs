@@ -86,13 +86,14 @@ pub(super) fn held(scene: &Scene, node: &str, holder: &Holder) -> Verdict {
 pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> Result<Evidence, Box<Verdict>> {
     let pulse = scene.pulse(node);
     let right = scene.right(&holder.pod, rules);
-    let stopped = scene.policy.proof != Proof::Manual && matches!(right, Right::Stopped | Right::Sealed(After::Stop));
+    let of_lease = lease_proves(scene, rules, right).filter(|_| lease_speaks_of(scene, rules, holder, node));
+    let stopped = of_lease == Some(Evidence::GuardStopped);
     if stopped && (is_detached(scene, rules, node) || !rules.has(Rule::StoppedIsDetached)) {
         return Ok(Evidence::GuardStopped);
     }
     // a node that renews its Lease is not dead, whoever says so
     if pulse == Pulse::Alive && (rules.has(Rule::WordAgainstLife) || !is_confirmed(scene, rules, holder, node)) {
-        return node_released(scene, rules, holder, node);
+        return node_released(scene, rules, holder, node, of_lease);
     }
     if let Right::Renewed(left) = right
         && rules.has(Rule::RenewalCounts)
@@ -118,8 +119,8 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
         Evidence::GuardStopped
     } else if revokes {
         Evidence::StorageRevoked
-    } else if lease_may_prove(scene, rules, right) {
-        Evidence::LeaseExpired
+    } else if let Some(evidence) = of_lease {
+        evidence
     } else {
         return Err(Box::new(held(scene, node, holder)));
     };
@@ -151,8 +152,26 @@ pub(super) fn is_detached(scene: &Scene, rules: Rules, node: &str) -> bool {
     scene.attachment(node).is_none() && !(scene.attached_by_status(node) && rules.has(Rule::StatusIsDetached))
 }
 
+/// E1 and E2 speak of the pod of record, and so of the node that it is on and of no other that has the volume, too. Where nobody saw it placed,
+/// that may be any node, but for one that lists the volume: the record may be older than that.
+fn lease_speaks_of(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> bool {
+    match &holder.node {
+        _ if !rules.has(Rule::SealNamesTheHolder) => true,
+        Some(of_record) => of_record == node,
+        None => !scene.in_use(node),
+    }
+}
+
+/// E1, or E2 once the Lease is sealed: what the Lease proves about the pod of record.
+pub(super) fn lease_proves(scene: &Scene, rules: Rules, right: Right) -> Option<Evidence> {
+    if scene.policy.proof != Proof::Manual && matches!(right, Right::Stopped | Right::Sealed(After::Stop)) {
+        return Some(Evidence::GuardStopped);
+    }
+    lease_may_prove(scene, rules, right).then_some(Evidence::LeaseExpired)
+}
+
 /// E2: the holder has ended by itself, or will have when its Lease is sealed.
-pub(super) fn lease_may_prove(scene: &Scene, rules: Rules, right: Right) -> bool {
+fn lease_may_prove(scene: &Scene, rules: Rules, right: Right) -> bool {
     (scene.policy.proof == Proof::Lease || !rules.has(Rule::LeaseIsOptIn))
         && match right {
             Right::Expired { stopped } => stopped || !rules.has(Rule::PromisedToStop),
@@ -224,18 +243,29 @@ pub(super) fn gone_for_good(scene: &Scene, rules: Rules, node: &str) -> bool {
 }
 
 /// E0, and then the ordinary detach, so that the next kubelet does not run into a Multi-Attach back-off.
-fn node_released(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> Result<Evidence, Box<Verdict>> {
+fn node_released(
+    scene: &Scene,
+    rules: Rules,
+    holder: &Holder,
+    node: &str,
+    of_lease: Option<Evidence>,
+) -> Result<Evidence, Box<Verdict>> {
     let claim = &scene.claim.name;
     let facts = scene.nodes.get(node);
     if !scene.is_attachable() {
         // such a volume is never listed as in use, so the node's silence about it says nothing
-        return not_attachable(scene, node);
+        return match (not_attachable(scene, node), of_lease) {
+            (Err(_), Some(evidence)) => {
+                seal(scene, rules, holder, node).map_or(Ok(evidence), |seal| Err(Box::new(seal)))
+            }
+            (word, _) => word,
+        };
     }
     let renewed = facts.is_some_and(|n| n.renewed_since_release) || !rules.has(Rule::RenewedSince);
     // once a failover has begun, the operator may have taken the volume off that list itself
     let taken = matches!(scene.right(&holder.pod, rules), Right::Sealed(_))
         || scene.claim.avoid.iter().any(|lost| lost == node);
-    let reported = !taken || facts.is_some_and(|n| n.reported_since_release) || !rules.has(Rule::ReportedSince);
+    let reported = !taken || scene.has_reported(node) || !rules.has(Rule::ReportedSince);
     if scene.in_use(node) && rules.has(Rule::NotInUse) || !renewed || !reported {
         let message =
             format!("waiting for node {node} to report that it has unmounted the volume of claim {claim} (every 10 s)");
@@ -306,7 +336,7 @@ fn detach(scene: &Scene, rules: Rules, node: &str, attachment: &Attachment) -> V
     };
     let overdue = patience.is_zero() || scene.detaching_for.is_some_and(|waited| waited >= patience);
     // a kubelet that writes is back, and what it listed last must stay its own word
-    let is_back = facts.is_some_and(|facts| facts.reported_since_release) && rules.has(Rule::ReportedSince);
+    let is_back = scene.has_reported(node) && rules.has(Rule::ReportedSince);
     if let Some((node, index, unique_name)) = listed.filter(|_| scene.fast_detach && !overdue && !is_back) {
         return acting(
             State::Detaching,

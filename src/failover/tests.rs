@@ -2,6 +2,7 @@
 
 mod detection;
 mod lease;
+mod never_attached;
 mod opening;
 mod pin;
 mod release;
@@ -66,6 +67,7 @@ fn node(name: &str) -> (String, NodeFacts) {
         lease_renewed: true,
         renewed_since_release: false,
         reported_since_release: false,
+        report: Some("10:00".into()),
         ready: NodeReady::True,
         schedulable: true,
         out_of_service: false,
@@ -97,6 +99,7 @@ fn scene() -> Scene {
             holder_node_is_provided: true,
             holder_stopped: false,
             avoid: Vec::new(),
+            reports: BTreeMap::new(),
             pin_refused: None,
         },
         volume: Some(Volume {

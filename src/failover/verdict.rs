@@ -57,6 +57,8 @@ pub enum Act {
     RefusePin { pod: Judged, node: String },
     /// Delete the pod of a dead node without grace.
     Evict { pod: Judged },
+    /// Delete the pod of a live node with its own grace, so that the kubelet reports its end before the object goes.
+    Stop { pod: Judged },
     /// Write down that a node was lost, before the volume is taken from it.
     Lose { node: String },
     /// Take our entry, at that index, out of `status.volumesInUse` of the dead node.
@@ -119,6 +121,7 @@ impl Act {
             Self::OpenGate { .. }
             | Self::RefusePin { .. }
             | Self::Evict { .. }
+            | Self::Stop { .. }
             | Self::ShrinkVolumesInUse { .. }
             | Self::DeleteAttachment { .. }
             | Self::Seal { .. }
@@ -132,6 +135,7 @@ impl Act {
             Self::Record(_) => "Record",
             Self::RefusePin { .. } => "RefusePin",
             Self::Evict { .. } => "Evict",
+            Self::Stop { .. } => "Stop",
             Self::ShrinkVolumesInUse { .. } => "ShrinkVolumesInUse",
             Self::DeleteAttachment { .. } => "DeleteAttachment",
             Self::Seal { .. } => "Seal",

@@ -163,7 +163,7 @@ mod tests {
             promise: None,
         };
         let taken = first.write(change).expect("a Lease");
-        assert_eq!(second.receive(taken).expect("a Lease").whose, Whose::Free);
+        assert_eq!(second.receive(taken).expect("a Lease").whose, Whose::OtherStart);
     }
 
     #[test]

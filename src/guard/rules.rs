@@ -278,7 +278,7 @@ impl Guard {
                 let due = self.owes() && self.renews(now, rules);
                 self.next_request = if due { now } else { sent + self.pace() };
             }
-            // made anew after somebody deleted it
+            // made anew after somebody deleted it; or etcd was set back, and to leave a stop there that is not true any more would prove too much
             (Tenure::Holding | Tenure::Stopping, Whose::Free) => self.take(now, seen, rules, actions),
             (Tenure::Holding | Tenure::Stopping, _) if rules.has(Rule::ObeyTheLease) => self.kill(actions),
             (Tenure::Holding | Tenure::Stopping, _) => self.next_request = sent + self.pace(),

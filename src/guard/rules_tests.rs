@@ -173,6 +173,25 @@ fn a_conflict_is_read_again_and_only_another_holder_kills() {
     without_renewals.at(30, seen(Whose::Others, Orders::default()), &[Action::KillAll]);
 }
 
+// an older copy of etcd: there the Lease is still that of a container before this one
+#[test]
+fn a_guard_that_waits_takes_over_from_an_earlier_container_and_one_that_has_won_yields_to_any_other() {
+    let orders = Orders::default();
+    let mut waiting = Guard::new(s(0));
+    waiting.at(0, Input::Tick, &[Action::Read]);
+    waiting.at(0, seen(Whose::OtherStart, orders), &[take(orders)]);
+    let mut won = holding(orders);
+    won.at(30, Input::Tick, &[Action::Read]);
+    won.at(30, seen(Whose::OtherStart, orders), &[Action::KillAll]);
+    let renewing = renewing(OnApiLoss::Continue);
+    let mut stopping = holding(renewing);
+    stopping
+        .at(1, Input::Terminate, &[Action::Forward])
+        .at(2, Input::Tick, &[renew(renewing)]);
+    stopping.at(2, Input::Conflict, &[Action::Read]);
+    stopping.at(2, seen(Whose::OtherStart, renewing), &[Action::KillAll]);
+}
+
 #[test]
 fn new_orders_are_learned_and_a_promise_is_taken_back_by_a_write() {
     let orders = renewing(OnApiLoss::Continue);

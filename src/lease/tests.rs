@@ -151,11 +151,8 @@ fn words_that_nobody_of_us_wrote_give_nobody_a_right() {
 fn a_guard_may_take_what_is_for_its_pod_and_nothing_else() {
     let whose = |hold: Hold| record(hold).is_whose(ME);
     assert_eq!(whose(taken("uid-1", "boot-7")), Whose::Mine);
-    for free in [
-        Hold::Named("uid-1".into()),
-        taken("uid-1", "boot-6"),
-        Hold::Stopped("uid-1".into()),
-    ] {
+    assert_eq!(whose(taken("uid-1", "boot-6")), Whose::OtherStart);
+    for free in [Hold::Named("uid-1".into()), Hold::Stopped("uid-1".into())] {
         assert_eq!(whose(free.clone()), Whose::Free, "{free}");
     }
     for others in [

@@ -18,7 +18,8 @@ use crate::instance::{Failover, Instance};
 use crate::lease::Record;
 use crate::scene::{Attachment, Claim, Holder, LeaseFacts, NodeFacts, NodeReady, PodFacts, Policy, Proof, Volume};
 use crate::world::{
-    AVOID_NODES, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, annotation, is_finished, is_gated,
+    AVOID_NODES, AVOID_REPORTS, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, annotation, is_finished,
+    is_gated,
 };
 
 /// Label by which a pin sends a pod back to a node.
@@ -30,6 +31,29 @@ pub fn holder(claim: &PersistentVolumeClaim) -> Option<Holder> {
         pod,
         node: annotation(claim, HOLDER_NODE).map(str::to_owned),
     })
+}
+
+/// The nodes that were lost.
+pub fn avoid(claim: &PersistentVolumeClaim) -> Vec<String> {
+    let nodes = annotation(claim, AVOID_NODES).unwrap_or_default().split(',');
+    nodes.filter(|node| !node.is_empty()).map(str::to_owned).collect()
+}
+
+/// What their kubelets had written last.
+fn reports(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
+    let current = annotation(claim, HOLDER_POD).unwrap_or_default();
+    let reports = annotation(claim, AVOID_REPORTS).and_then(|text| text.split_once(';'));
+    let reports = reports
+        .filter(|(holder, _)| *holder == current)
+        .map(|(_, reports)| reports);
+    let lost = avoid(claim);
+    reports
+        .into_iter()
+        .flat_map(|reports| reports.split(','))
+        .filter_map(|report| report.split_once('='))
+        .filter(|(node, _)| lost.iter().any(|lost| lost == node))
+        .map(|(node, time)| (node.to_owned(), time.to_owned()))
+        .collect()
 }
 
 fn is_exclusive(claim: &PersistentVolumeClaim) -> bool {
@@ -51,10 +75,8 @@ pub fn claim(instance: &Instance, claim: Option<&PersistentVolumeClaim>, heartbe
         holder_stopped: claim
             .and_then(holder)
             .is_some_and(|holder| heartbeats.has_stopped(&holder.pod)),
-        avoid: claim
-            .and_then(|claim| annotation(claim, AVOID_NODES))
-            .map(|nodes| nodes.split(',').map(str::to_owned).collect())
-            .unwrap_or_default(),
+        avoid: claim.map(avoid).unwrap_or_default(),
+        reports: claim.map(reports).unwrap_or_default(),
         pin_refused: claim
             .and_then(|claim| annotation(claim, PIN_REFUSED))
             .map(str::to_owned),
@@ -227,13 +249,15 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
     let ready = ready.map(|c| c.status);
     let taints = spec.taints.unwrap_or_default();
     let beat = heartbeats.of(&name);
-    let reported = reported.as_ref().map(ToString::to_string).unwrap_or_default();
+    let report = reported.as_ref().map(ToString::to_string);
+    let reported = report.clone().unwrap_or_default();
     let facts = NodeFacts {
         judged: Judged::of(node)?,
         lease_unchanged: beat.map(|beat| beat.unchanged),
         lease_renewed: beat.is_some_and(|beat| beat.renewed),
         reported_since_release: holder
             .is_some_and(|holder| heartbeats.reported_since_release(holder, &name, &reported)),
+        report,
         renewed_since_release: holder.is_some_and(|holder| heartbeats.renewed_since_release(holder, &name)),
         ready: match ready.as_deref() {
             Some("True") => NodeReady::True,
@@ -288,6 +312,33 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn reports_of_lost_nodes_count_for_the_holder_under_which_they_were_noted_and_need_not_be_there() {
+        let noted = |annotations: serde_json::Value| {
+            let claim = json!({"metadata": {"annotations": annotations}});
+            let claim: PersistentVolumeClaim = serde_json::from_value(claim).expect("a claim");
+            (avoid(&claim), reports(&claim))
+        };
+        let (holder, lost, written) = (HOLDER_POD, AVOID_NODES, crate::world::AVOID_REPORTS);
+        let names = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
+        let times = |times: &[(&str, &str)]| -> BTreeMap<String, String> {
+            times.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        };
+        let text = "uid-1;n1=2026-01-01T00:00:00Z,n3=2026-01-01T00:00:05Z";
+        assert_eq!(
+            noted(json!({holder: "uid-1", lost: "n1,n2", written: text})),
+            (names(&["n1", "n2"]), times(&[("n1", "2026-01-01T00:00:00Z")]))
+        );
+        let unknown = (names(&["n1", "n2"]), BTreeMap::new());
+        assert_eq!(noted(json!({holder: "uid-2", lost: "n1,n2", written: text})), unknown);
+        assert_eq!(noted(json!({holder: "uid-1", lost: "n1,n2"})), unknown);
+        assert_eq!(
+            noted(json!({holder: "uid-1", lost: "n1,n2", written: "uid-1;"})),
+            unknown
+        );
+        assert_eq!(noted(json!({})), (names(&[]), BTreeMap::new()));
+    }
 
     fn a_volume(source: &serde_json::Value) -> PersistentVolume {
         let mut spec = json!({"capacity": {"storage": "1Gi"}});

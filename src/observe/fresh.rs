@@ -67,7 +67,14 @@ pub async fn look_again(context: &Context, world: &World) -> Result<Option<Box<W
     let pods = concerned(cluster.list(namespace).await?, &instance);
     let holder = claim.as_ref().and_then(facts::holder);
     let gone = holder.as_ref().filter(|holder| !runs(&pods, &holder.pod));
-    let behind_pods = wanted(&pods, holder.as_ref(), gone.is_some());
+    // a cache may show of a lost node what was written before it was lost
+    let lost = claim
+        .as_ref()
+        .map(facts::avoid)
+        .unwrap_or_default()
+        .into_iter()
+        .collect();
+    let behind_pods = wanted(&pods, holder.as_ref(), gone.is_some()).with(&lost);
     let (attachments, ()) = try_join(
         cluster.list::<VolumeAttachment>(CLUSTER_WIDE),
         look_at_leases(context, gone, &behind_pods),

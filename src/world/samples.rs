@@ -35,6 +35,7 @@ pub fn world(more: &Value) -> World {
             holder_node_is_provided: false,
             holder_stopped: false,
             avoid: Vec::new(),
+            reports: BTreeMap::new(),
             pin_refused: None,
         },
         volume: None,

@@ -76,6 +76,8 @@ fn forget(object: &mut Value) {
             annotations.remove("sqledge.io/pin-refused");
             // counts how often the Lease changed hands on the way
             annotations.remove("sqledge.io/epoch");
+            // when a kubelet had written last is another time on each way
+            annotations.remove("sqledge.io/avoid-reports");
         }
     }
     if object["kind"] == "Pod" {

@@ -19,7 +19,7 @@ pub fn patch(uid: &str, version: &str, operations: &[Value]) -> Value {
     judged(uid, version).iter().chain(operations).cloned().collect()
 }
 
-fn deletion(uid: &str, version: &str, grace: Option<u32>) -> Value {
+pub fn deletion(uid: &str, version: &str, grace: Option<u32>) -> Value {
     let mut body = json!({"preconditions": {"uid": uid, "resourceVersion": version}});
     if let Some(seconds) = grace {
         body["gracePeriodSeconds"] = seconds.into();
@@ -144,6 +144,10 @@ async fn a_node_is_written_down_as_lost_on_exactly_the_claim_that_was_judged() {
     let operations = written.body.as_array().expect("a patch");
     assert_eq!(operations[0]["value"], "uid-claim");
     assert_eq!(operations[2]["value"]["sqledge.io/avoid-nodes"], "n1");
+    assert_eq!(
+        operations[2]["value"]["sqledge.io/avoid-reports"],
+        "uid-orders-1-a;n1=2026-01-01T00:00:00Z"
+    );
     assert_eq!(
         sent[1].path,
         format!("{NODE}/status"),

@@ -3,10 +3,10 @@
 use serde_json::{Value, json};
 use sqledge_operator::controller;
 
-use crate::acts::patch;
+use crate::acts::{deletion, patch};
 use crate::canned::{JSON_PATCH, Sent};
 use crate::passes::{Engine, MANAGER, Meeting, acts, operator, pass, passes};
-use crate::shop::{ACCOUNT, BINDING, DRIVER, INSTANCE, PODS, ROLE, WRITER, cluster, hold, pod};
+use crate::shop::{ACCOUNT, ATTACHMENT, BINDING, DRIVER, INSTANCE, PODS, ROLE, WRITER, cluster, hold, pod};
 
 #[tokio::test]
 async fn what_the_guard_needs_is_applied_and_its_lease_only_created() {
@@ -100,6 +100,22 @@ async fn before_anything_is_taken_from_a_dead_node_exactly_the_lease_that_was_ju
         ("DELETE", format!("{PODS}/orders-1-a").as_str()),
         "in the same pass"
     );
+}
+
+#[tokio::test]
+async fn the_pod_of_a_live_node_whose_end_only_the_kubelet_can_report_is_deleted_with_its_own_grace() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    canned.remove(ATTACHMENT);
+    let mut driver = canned.get(DRIVER);
+    driver["spec"]["attachRequired"] = false.into();
+    canned.put(DRIVER, driver);
+    hold(&canned, "sealed/taken/uid-orders-1-a");
+    pod(&canned, "orders-1-a", false);
+    let path = format!("{PODS}/orders-1-a");
+    let body = deletion("uid-orders-1-a", "60", None);
+    let sent = acts(&canned, Meeting::default()).await;
+    let deleted = sent.into_iter().find(|sent| sent.method == "DELETE");
+    assert_eq!(deleted, Some(Sent::new("DELETE", &path, &[], "application/json", body)));
 }
 
 #[tokio::test]

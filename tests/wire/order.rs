@@ -35,6 +35,31 @@ async fn a_second_look_reads_once_what_the_decision_rests_on_in_the_order_that_t
     }
 }
 
+// a cache may show what a lost node's kubelet wrote before it was lost
+#[tokio::test]
+async fn a_second_look_reads_the_nodes_that_were_lost() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-b", "sqledge.io/avoid-nodes": "n1"}));
+    canned.remove(ATTACHMENT);
+    let mut node = canned.get(NODE);
+    node["status"]["volumesInUse"] = json!([]);
+    node["status"]["volumesAttached"] = json!([]);
+    canned.put(NODE, node);
+    hold(&canned, "for/uid-orders-1-b");
+    pod(&canned, "orders-1-b", true);
+    let meeting = Meeting {
+        node_silent: true,
+        ..Meeting::default()
+    };
+    let (context, _publisher) = operator(&canned, &meeting);
+    pass(&context, &meeting).await;
+    let reads = canned.reads();
+    let position = |path: &str| reads.iter().position(|read| read == path);
+    assert!(
+        position(LEASE).is_some() && position(LEASE) < position(NODE),
+        "{reads:?}"
+    );
+}
+
 #[tokio::test]
 async fn nothing_that_can_be_done_waits_for_a_login_or_an_event() {
     // the record does not say yet where its pod runs

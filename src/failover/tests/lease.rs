@@ -4,7 +4,7 @@ use super::*;
 use crate::lease::{self, After, Hold, Orders, Promise, Seal};
 use crate::scene::LeaseFacts;
 
-const L: Duration = Duration::from_secs(15);
+pub(super) const L: Duration = Duration::from_secs(15);
 
 fn lease(hold: Hold, promise: Option<Promise>, unchanged: Duration) -> LeaseFacts {
     LeaseFacts {
@@ -19,14 +19,14 @@ fn lease(hold: Hold, promise: Option<Promise>, unchanged: Duration) -> LeaseFact
     }
 }
 
-fn taken(pod: &str) -> Hold {
+pub(super) fn taken(pod: &str) -> Hold {
     Hold::Taken {
         pod: format!("uid-{pod}"),
         start: "1".into(),
     }
 }
 
-fn sealed(pod: &str, after: After) -> Hold {
+pub(super) fn sealed(pod: &str, after: After) -> Hold {
     Hold::Sealed(Some(Seal {
         pod: format!("uid-{pod}"),
         after,
@@ -34,7 +34,7 @@ fn sealed(pod: &str, after: After) -> Hold {
 }
 
 /// One that also promises to stop by itself.
-const PROMISE: Option<Promise> = Some(Promise {
+pub(super) const PROMISE: Option<Promise> = Some(Promise {
     takeover_after: L,
     stops_after: Some(Duration::from_secs(10)),
 });
@@ -46,11 +46,11 @@ const LENIENT: Option<Promise> = Some(Promise {
 });
 
 impl Scene {
-    fn lease(mut self, hold: Hold, promise: Option<Promise>, unchanged: Duration) -> Self {
+    pub(super) fn lease(mut self, hold: Hold, promise: Option<Promise>, unchanged: Duration) -> Self {
         self.lease = Some(lease(hold, promise, unchanged));
         self
     }
-    fn proof(mut self, proof: Proof) -> Self {
+    pub(super) fn proof(mut self, proof: Proof) -> Self {
         self.policy.proof = proof;
         self
     }
@@ -60,11 +60,11 @@ impl Scene {
     }
 }
 
-fn guarded(pod: PodFacts) -> PodFacts {
+pub(super) fn guarded(pod: PodFacts) -> PodFacts {
     PodFacts { guarded: true, ..pod }
 }
 
-fn running_on_n1() -> Scene {
+pub(super) fn running_on_n1() -> Scene {
     scene()
         .held_by("old", Some("n1"))
         .with(guarded(running("old", "n1")))
@@ -80,7 +80,7 @@ fn evicted() -> Scene {
     dead_node().with(guarded(gated("new"))).login(Login::NotTried)
 }
 
-fn seal(pod: &str, after: After) -> Act {
+pub(super) fn seal(pod: &str, after: After) -> Act {
     Act::Seal {
         lease: judged("books-writer"),
         seal: Seal {
@@ -283,6 +283,8 @@ fn once_a_failover_has_begun_a_node_that_lists_nothing_must_have_said_so_itself(
     let mut lost_before = released(taken("old"));
     lost_before.claim.avoid = vec!["n1".into()];
     assert_no_act(&lost_before, State::Detaching, "NodeReleasing");
+    lost_before.claim.reports = [("n1".to_owned(), "09:00".to_owned())].into();
+    assert_eq!(decide(&lost_before).evidence, Some(Evidence::NodeReleased));
 }
 
 #[test]
@@ -307,6 +309,56 @@ fn an_orderly_stop_is_a_proof_once_the_volume_is_detached() {
     // and where the node died afterwards, of any class
     let dead = stopped().silent("n1").attached("n1").class(DriverClass::Unknown);
     assert_eq!(decide(&dead).state, State::Detaching);
+}
+
+// the record is older than the world (etcd was set back): the pod of record stopped, and another one runs on n2
+#[test]
+fn the_lease_says_nothing_about_a_node_that_uses_the_volume_beside_the_record() {
+    for (after, proof) in [(After::Stop, Proof::Storage), (After::Expiry, Proof::Lease)] {
+        let record = |node| {
+            scene()
+                .class(DriverClass::Unknown)
+                .held_by("old", node)
+                .with(guarded(gated("new")))
+                .silent("n1")
+                .node("n2", |n| n.renewed_since_release = true)
+                .node("n3", |n| n.renewed_since_release = true)
+                .lease(sealed("old", after), None, Duration::ZERO)
+                .proof(proof)
+        };
+        for node in [Some("n1"), None] {
+            assert_no_act(&record(node).in_use_on("n2"), State::Detaching, "NodeReleasing");
+            let silent = record(node).in_use_on("n2").silent("n2");
+            assert_eq!(decide(&silent).state, State::Blocked, "{after:?} {node:?}");
+        }
+        assert_eq!(act(&record(Some("n1")).in_use_on("n1")), recorded("new", None));
+        // the attachment to a third node tells of a pod that the Lease does not speak of
+        let attached = record(Some("n1")).attached("n2").silent("n2");
+        assert_eq!(decide(&attached).state, State::Blocked, "{after:?}");
+    }
+    let stopped = scene().held_by("old", Some("n1")).with(guarded(gated("new"))).lease(
+        Hold::Stopped("uid-old".into()),
+        None,
+        Duration::ZERO,
+    );
+    assert_eq!(act(&stopped), seal("old", After::Stop));
+    assert_no_act(&stopped.in_use_on("n2"), State::Detaching, "NodeReleasing");
+}
+
+#[test]
+fn a_node_that_falls_silent_after_an_orderly_stop_needs_no_other_proof() {
+    let silent = |hold| {
+        silent_n1()
+            .class(DriverClass::Unknown)
+            .lease(hold, None, Duration::ZERO)
+    };
+    let stopped = || silent(Hold::Stopped("uid-old".into()));
+    assert_eq!(act(&stopped()), seal("old", After::Stop));
+    assert_no_act(&stopped().proof(Proof::Manual), State::Blocked, "WaitsForWord");
+    assert_no_act(&silent(taken("old")), State::Blocked, "DriverClassUnknown");
+    let mut unguarded = silent(sealed("old", After::Stop));
+    unguarded.pods[0].guarded = false;
+    assert_eq!(act(&unguarded), Act::Evict { pod: judged("old") });
 }
 
 #[test]

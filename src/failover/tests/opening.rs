@@ -180,8 +180,19 @@ fn a_node_that_was_lost_stays_lost_until_it_is_heard_of_without_the_volume() {
     assert_eq!(second.lost_nodes(), ["n2"]);
     let not_yet = second.clone().node("n1", |n| n.renewed_since_release = false);
     assert_eq!(not_yet.lost_nodes(), ["n1", "n2"]);
-    let silent_about_it = second.clone().node("n1", |n| n.reported_since_release = false);
+    let mut silent_about_it = second.clone().node("n1", |n| n.reported_since_release = false);
     assert_eq!(silent_about_it.lost_nodes(), ["n1", "n2"]);
+    // an operator that was not there when the kubelet wrote again sees by the claim that it has
+    silent_about_it.claim.reports = [("n1".to_owned(), "10:00".to_owned())].into();
+    assert_eq!(silent_about_it.lost_nodes(), ["n1", "n2"], "the same report as then");
+    silent_about_it = silent_about_it.node("n1", |n| n.report = None);
+    assert_eq!(silent_about_it.lost_nodes(), ["n1", "n2"], "no report at all");
+    silent_about_it = silent_about_it.node("n1", |n| n.report = Some("09:00".into()));
+    assert_eq!(
+        silent_about_it.lost_nodes(),
+        ["n2"],
+        "another one, whatever the clocks say"
+    );
     assert_eq!(second.clone().in_use_on("n1").lost_nodes(), ["n1", "n2"]);
     assert_eq!(second.clone().attached("n1").lost_nodes(), ["n1", "n2"]);
     assert_eq!(second.silent("n1").lost_nodes(), ["n1", "n2"]);

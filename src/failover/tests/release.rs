@@ -176,6 +176,31 @@ fn a_holder_whose_node_nobody_saw_is_searched_for_on_every_node() {
     );
 }
 
+// the pod let in after a proof by a human never ran, and the same word was asked for again, about the next pod
+#[test]
+fn a_proof_about_a_lost_node_outlives_a_pod_that_was_kept_off_it_and_never_seen_anywhere() {
+    let mut second = scene()
+        .class(DriverClass::Unknown)
+        .held_by("unseen", None)
+        .with(gated("new"))
+        .silent("n1")
+        .node("n2", |n| n.renewed_since_release = true)
+        .node("n3", |n| n.renewed_since_release = true);
+    assert_no_act(&second, State::Blocked, "DriverClassUnknown");
+    second.claim.avoid = vec!["n1".into()];
+    assert_eq!(decide(&second).evidence, Some(Evidence::NodeReleased));
+    // what has changed since is asked about again
+    let n1 = |change: fn(&mut NodeFacts)| second.clone().node("n1", change);
+    let back = n1(|n| n.lease_unchanged = Some(Duration::ZERO));
+    assert_no_act(&back, State::Detaching, "NodeReleasing");
+    assert_no_act(&second.clone().in_use_on("n1"), State::Blocked, "DriverClassUnknown");
+    assert_no_act(&second.clone().attached("n1"), State::Blocked, "DriverClassUnknown");
+    let counted = n1(|n| n.volumes_attached = vec![UNIQUE.into()]);
+    assert_no_act(&counted, State::Blocked, "DriverClassUnknown");
+    // and a node that the pod may have been on needs its own proof
+    assert_no_act(&second.silent("n2"), State::Blocked, "DriverClassUnknown");
+}
+
 // an attachment to a node other than the holder's is not looked at
 #[test]
 fn a_volume_that_is_attached_to_another_node_than_the_holders_stays_behind_its_gate() {
@@ -226,6 +251,14 @@ fn a_volume_that_is_never_attached_is_released_only_by_the_kubelets_word_or_a_hu
 fn nothing_is_taken_off_the_list_of_a_kubelet_that_writes_again() {
     let back = after_eviction().node("n1", |n| n.reported_since_release = true);
     assert_no_act(&back, State::Detaching, "Detaching");
+    let mut noted = after_eviction();
+    noted.claim.reports = [("n1".to_owned(), "10:00".to_owned())].into();
+    assert!(decide(&noted).act.is_some());
+    assert_no_act(
+        &noted.node("n1", |n| n.report = Some("10:05".into())),
+        State::Detaching,
+        "Detaching",
+    );
 }
 
 #[test]

@@ -96,6 +96,7 @@ impl Model {
         // the periodic status also lists again what somebody took off
         let mut after = *world;
         after.node_mut(node).reported |= world.holder_is_gone();
+        after.has_written(node);
         if machine.stage != Stage::None {
             after.api.in_use |= 1 << node;
         }
@@ -291,7 +292,8 @@ impl Model {
         let lease = world.api.lease;
         let whose = match lease.hold {
             Hold::Taken(holder, start) if holder == pod && start == world.cell(pod).start => Whose::Mine,
-            Hold::Named(holder) | Hold::Taken(holder, _) | Hold::Stopped(holder) if holder == pod => Whose::Free,
+            Hold::Taken(holder, _) if holder == pod => Whose::OtherStart,
+            Hold::Named(holder) | Hold::Stopped(holder) if holder == pod => Whose::Free,
             Hold::Free | Hold::Sealed(..) | Hold::Named(_) | Hold::Taken(..) | Hold::Stopped(_) => Whose::Others,
         };
         Seen {

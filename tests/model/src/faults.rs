@@ -129,6 +129,12 @@ impl Model {
                 world.touch(Object::Lease, None);
             }
             Fault::OperatorIsBlind if !world.blind => world.blind = true,
+            Fault::LeaderChanges if world.nodes.iter().any(|node| node.heard || node.reported) => {
+                for node in nodes() {
+                    world.node_mut(node).heard = false;
+                    world.node_mut(node).reported = false;
+                }
+            }
             Fault::Restore => {
                 world.api = self.start.api;
                 world.lease_age = 0;

@@ -3,7 +3,7 @@
 
 use crate::sight::{has, look};
 use crate::system::{Model, Next, Step};
-use crate::world::{Act, Attachment, Broken, Hold, Object, Operator, PodId, World, nodes, pods};
+use crate::world::{Act, Attachment, Broken, Claim, Hold, NodeId, Object, Operator, PodId, World, nodes, pods};
 use sqledge_operator::rules::Rule;
 
 impl Model {
@@ -54,6 +54,7 @@ impl Model {
                 act: Some(act),
                 half: matches!(act, Act::Open { name: false, .. }),
                 stale: [false; 2],
+                spoke: 0,
             };
             if self.is_needless(world, act) {
                 after.broken = Broken::Needless;
@@ -82,7 +83,7 @@ impl Model {
     }
 
     fn carry_out(&self, world: &mut World, number: usize, act: Act) {
-        let Operator { half, stale, .. } = world.operators[number];
+        let Operator { half, stale, spoke, .. } = world.operators[number];
         let refused = stale[usize::from(half)] && self.scenario.preconditions;
         world.operators[number] = Operator::default();
         if refused {
@@ -90,10 +91,15 @@ impl Model {
         }
         match act {
             Act::Record(pod, node, avoid) => {
+                let attached = nodes().filter(|node| world.attachment(*node) != Attachment::None);
+                let attached = attached.fold(0, |mask, node| mask | 1 << node);
                 let claim = &mut world.api.claim;
                 let moved = claim.holder.is_none_or(|(holder, _)| holder != pod);
+                let avoid = node.map_or(avoid, |node| claim.avoid & !(1 << node));
+                // of others the cache may show an older report
+                let of_record = claim.holder.and_then(|(_, node)| node).map_or(0, |node| 1 << node);
+                claim.note(avoid, of_record | attached, spoke);
                 claim.holder = Some((pod, node));
-                claim.avoid = node.map_or(avoid, |node| claim.avoid & !(1 << node));
                 if node.is_none() {
                     claim.refused = None;
                 }
@@ -112,6 +118,7 @@ impl Model {
                     act: Some(act),
                     half: true,
                     stale,
+                    spoke: 0,
                 };
             }
             Act::RefusePin(pod, _) | Act::Evict(pod) => world.remove_pod(pod),
@@ -127,7 +134,8 @@ impl Model {
                 }
             }
             Act::Lose(node) => {
-                world.api.claim.avoid |= 1 << node;
+                let claim = &mut world.api.claim;
+                claim.note(claim.avoid | 1 << node, 1 << node, spoke);
                 world.touch(Object::Claim, None);
             }
             Act::Seal(pod, after) => Self::give(world, Hold::Sealed(pod, after)),
@@ -137,6 +145,7 @@ impl Model {
                     act: Some(act),
                     half: true,
                     stale,
+                    spoke: 0,
                 };
             }
             Act::Open { pod, pin, avoids, .. } => {
@@ -171,7 +180,31 @@ impl Model {
     }
 }
 
+impl Claim {
+    /// Other nodes are to be avoided; of those that are new the last report is noted, where it was read.
+    fn note(&mut self, avoid: u8, read: u8, spoke: u8) {
+        let new = avoid & !self.avoid;
+        self.noted = self.noted & avoid | new & read;
+        self.spoke = self.spoke & avoid | new & read & spoke;
+        self.avoid = avoid;
+    }
+}
+
 impl World {
+    /// The kubelet of a node has written its status.
+    pub fn has_written(&mut self, node: NodeId) {
+        let bit = 1 << node;
+        self.api.claim.spoke |= bit & self.api.claim.noted;
+        for operator in &mut self.operators {
+            let notes = match operator.act {
+                Some(Act::Record(_, None, avoid)) => avoid,
+                Some(Act::Lose(node)) => 1 << node,
+                _ => 0,
+            };
+            operator.spoke |= bit & notes;
+        }
+    }
+
     /// The object of a pod goes.
     pub fn remove_pod(&mut self, pod: PodId) {
         *self.pod_mut(pod) = crate::world::Pod::default();

@@ -54,6 +54,8 @@ pub enum Fault {
     ForeignPodGoes,
     /// The operator hears of nobody any more, and yet its writes get through.
     OperatorIsBlind,
+    /// Another one takes over, which has seen nothing yet of what the nodes wrote.
+    LeaderChanges,
 }
 
 /// Where a run begins.

@@ -8,8 +8,8 @@ use sqledge_operator::scene::Proof;
 
 use crate::scenario::Fault::{
     AnnotateLease, Cordon, Cut, CutFromApi, Delete, DeleteAttachment, DeleteByForce, DeleteLease, DeleteNode, Fill,
-    ForeignPodGoes, GuardHeals, GuardIsCut, Hang, HangForGood, Heal, KubeletStarts, KubeletStops, OpenByHand,
-    OperatorIsBlind, Pause, PowerOff, PowerOn, Reorder, Restore, Terminate, Wake,
+    ForeignPodGoes, GuardHeals, GuardIsCut, Hang, HangForGood, Heal, KubeletStarts, KubeletStops, LeaderChanges,
+    OpenByHand, OperatorIsBlind, Pause, PowerOff, PowerOn, Reorder, Restore, Terminate, Wake,
 };
 use crate::scenario::{Scenario, Start};
 
@@ -221,6 +221,16 @@ pub const SHARED: Scenario = Scenario {
     ..BASE
 };
 
+/// A node sleeps and wakes, and another operator goes on with what the first one has begun.
+pub const LEADERS: Scenario = Scenario {
+    name: "leaders",
+    guarded: false,
+    exclusive: false,
+    faults: &[Pause(0), Wake(0), LeaderChanges],
+    budget: 5,
+    ..BASE
+};
+
 /// From the very beginning, with impatient hands.
 pub const FRESH: Scenario = Scenario {
     name: "fresh",
@@ -274,7 +284,7 @@ pub const STOPS: Scenario = Scenario {
 /// etcd is set back; P1 must hold, and what is held is held.
 pub const RESTORED: Scenario = Scenario {
     name: "restored",
-    faults: &[PowerOff(0), PowerOn(0), Pause(0), Wake(0), Delete, Restore],
+    faults: &[PowerOff(0), PowerOn(0), Pause(0), Wake(0), Delete, Terminate, Restore],
     progress: false,
     ..BASE
 };
@@ -338,6 +348,7 @@ pub const ALL: &[Scenario] = &[
     HANGS,
     PLAIN,
     SHARED,
+    LEADERS,
     FRESH,
     FOREIGN,
     WORD,

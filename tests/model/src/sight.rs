@@ -93,6 +93,10 @@ impl Decisions {
             holder_node_is_provided: false,
             holder_stopped: false,
             avoid: names(api.claim.avoid),
+            reports: names(api.claim.noted)
+                .into_iter()
+                .map(|node| (node, "lost".into()))
+                .collect(),
             pin_refused: api.claim.refused.map(|node| node_name(node).into()),
         };
         let attached = |node: &NodeId| api.attachments[usize::from(*node)] != Attachment::None;
@@ -170,6 +174,14 @@ impl Decisions {
             lease_renewed: true,
             renewed_since_release: has(sight.heard, node),
             reported_since_release: has(sight.reported, node),
+            report: Some(
+                if has(sight.api.claim.spoke, node) {
+                    "later"
+                } else {
+                    "lost"
+                }
+                .into(),
+            ),
             ready: if silent {
                 scene::NodeReady::Unknown
             } else {
@@ -273,6 +285,7 @@ fn ordered(act: &Ordered, lost: &[String]) -> Act {
         }
         Ordered::RefusePin { pod, node } => Act::RefusePin(pod_id(&pod.uid), node_id(node)),
         Ordered::Evict { pod } => Act::Evict(pod_id(&pod.uid)),
+        Ordered::Stop { .. } => unreachable!("the volumes of the model are attached"),
         Ordered::ShrinkVolumesInUse { node, .. } => Act::Shrink(node_id(&node.name)),
         Ordered::DeleteAttachment { attachment } => Act::DeleteAttachment(node_id(&attachment.name)),
         Ordered::Seal { seal, .. } => Act::Seal(pod_id(&seal.pod), seal.after),

@@ -63,6 +63,9 @@ pub struct Lease {
 pub struct Claim {
     pub holder: Option<(PodId, Option<NodeId>)>,
     pub avoid: u8,
+    /// Of those to avoid: what their kubelet had written is noted, and it has written something else since.
+    pub noted: u8,
+    pub spoke: u8,
     pub refused: Option<NodeId>,
 }
 
@@ -215,6 +218,8 @@ pub struct Operator {
     pub half: bool,
     /// The first object, and the second, have changed since they were judged.
     pub stale: [bool; 2],
+    /// Nodes that are to be noted as lost, and whose kubelets have written since the look.
+    pub spoke: u8,
 }
 
 /// What must never be.
