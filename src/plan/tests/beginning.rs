@@ -66,6 +66,7 @@ fn node(unchanged: u64) -> NodeFacts {
         lease_renewed: true,
         renewed_since_release: false,
         reported_since_release: false,
+        report: None,
         ready: NodeReady::True,
         schedulable: true,
         out_of_service: false,
