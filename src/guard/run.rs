@@ -1,4 +1,4 @@
-//! Process 1 of the engine's container: carries out what [`rules`](super::rules) decide.
+//! Process 1 of the engine's container: carries out what [`rules`] decide.
 //!
 //! The main thread waits for signals, for its deadline and for what its two helpers bring: the courier, who speaks with the
 //! API server, and the prober, who speaks with the engine. It never waits for the network, a disk or the log while an engine
