@@ -95,9 +95,35 @@ fn summary(record: &FailoverRecord) -> String {
         .and_then(|ms| u64::try_from(ms).ok())
         .unwrap_or_default();
     let seconds = Duration::from_millis(milliseconds).as_secs_f64();
+    let phases = record.phases.iter().filter_map(|phase| {
+        let milliseconds = u64::try_from(phase.milliseconds?).ok()?;
+        let seconds = Duration::from_millis(milliseconds).as_secs_f64();
+        Some(format!("{} {seconds:.1} s", phase.name))
+    });
     format!(
-        "{}: from {from} to {to} in {seconds:.1} s ({})",
+        "{}: from {from} to {to} in {seconds:.1} s on {} ({})",
         record.reason,
-        record.evidence.join(", ")
+        record.evidence.join(", "),
+        phases.collect::<Vec<_>>().join(", ")
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_event_of_a_failover_tells_its_reason_its_nodes_its_proof_and_its_phases() {
+        let phase = |name, milliseconds| json!({"name": name, "startedAt": "2026-01-02T03:04:05.000000Z", "milliseconds": milliseconds});
+        let record = json!({
+            "reason": "NodeDead", "fromNode": "n1", "toNode": "n2", "evidence": ["StorageRevoked"],
+            "startedAt": "2026-01-02T03:04:05.000000Z", "durationMilliseconds": 19_400,
+            "phases": [phase("Detecting", 15_000), phase("Starting", 4_400)],
+        });
+        let record: FailoverRecord = serde_json::from_value(record).expect("a record");
+        assert_eq!(
+            summary(&record),
+            "NodeDead: from n1 to n2 in 19.4 s on StorageRevoked (Detecting 15.0 s, Starting 4.4 s)"
+        );
+    }
 }
