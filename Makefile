@@ -4,7 +4,7 @@
 #   make down              end the demo's cluster
 #   make kubectl ARGS=...  look around in it
 #   make test              everything, cheapest first; CLUSTER=0 leaves out what needs root and nodes, and says so
-#   make test-long         what takes too long for every run: a detach that is held back for three minutes
+#   make test-long         what takes too long for every run: an API server away for ten minutes, a detach held back for three
 #   make soak              random faults on several databases at once, an hour and more: FAULTS=200 SEED=n; result in target/soak.json
 #   make bench             outages, API requests and memory, ours beside the vendor's manifests (about an hour; docs/benchmarks.md)
 #   make bench-failover    the faults of the headline, ours beside the vendor's manifests (RUNS=10: at most 100 minutes); ONLY=fault=drain,variant=default

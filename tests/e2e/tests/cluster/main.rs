@@ -44,7 +44,7 @@ const TOGETHER: [Test; 15] = tests![true:
 ];
 
 /// In this order: what judges the audit log of all of them comes last.
-const ALONE: [Test; 21] = tests![false:
+const ALONE: [Test; 22] = tests![false:
     pods::a_drained_node_gives_its_database_away,
     nodes::a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight,
     nodes::a_dead_node_is_given_up_on_the_word_of_the_databases_lease,
@@ -64,6 +64,7 @@ const ALONE: [Test; 21] = tests![false:
     controls::storage_that_lies_is_caught_by_the_oracle,
     controls::plain_read_write_once_and_a_forced_delete_make_two_writers,
     rights::every_right_is_used_and_none_is_missing,
+    silence::long_an_api_server_away_for_ten_minutes_costs_no_running_database_anything,
     nodes::long_a_node_that_was_lost_may_have_its_database_again,
     nodes::long_a_detach_held_back_for_three_minutes_keeps_the_gate_shut,
 ];

@@ -149,13 +149,23 @@ pub fn a_node_asleep_beyond_every_timeout_writes_nothing_when_it_wakes(stage: &S
 }
 
 pub fn an_api_server_away_for_a_minute_costs_no_running_database_anything(stage: &Stage) -> Result<()> {
+    away_for(stage, 1)
+}
+
+pub fn long_an_api_server_away_for_ten_minutes_costs_no_running_database_anything(stage: &Stage) -> Result<()> {
+    away_for(stage, 10)
+}
+
+fn away_for(stage: &Stage, minutes: i64) -> Result<()> {
     let mut watched = Watched::create(stage, "unaware", "")?;
     let (container, engine, gone) = (watched.container()?, watched.engine()?, Timestamp::now());
     stage.lab.bed().stop_api()?;
-    let minute = gone + SignedDuration::from_mins(1);
-    until(90, "a minute has passed without an API server", || {
-        Ok(Timestamp::now() >= minute)
-    })?;
+    let back = gone + SignedDuration::from_mins(minutes);
+    until(
+        minutes.unsigned_abs() * 60 + 30,
+        "the time without an API server is over",
+        || Ok(Timestamp::now() >= back),
+    )?;
     stage.lab.bed().start_api()?;
     watched
         .instance
