@@ -29,12 +29,12 @@ mod verdict;
 use std::time::Duration;
 
 use crate::rules::{Rule, Rules};
-use crate::scene::{Holder, Login, PodFacts, Proof, Pulse, Right, Scene};
+use crate::scene::{Holder, Login, PodFacts, Pulse, Right, Scene};
 
 use admission::admit;
 pub use placement::UNSCHEDULABLE;
 use placement::{is_fenced_by, unplaced};
-use release::{gone_for_good, held, is_confirmed, lease_proves, seal, word};
+use release::{gone_for_good, held, is_confirmed, lease_proves, revokes, seal, word};
 pub use verdict::{Act, Evidence, Placement, State, Verdict};
 use verdict::{SOON, STEADY, acting, waiting};
 
@@ -110,8 +110,7 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
     let provable = confirmed
         || alive
         || gone_for_good(scene, rules, node)
-        || scene.policy.proof != Proof::Manual
-            && (scene.driver_class().detach_is_proof() || !rules.has(Rule::ClassIsProof))
+        || revokes(scene, rules)
         || lease_proves(scene, rules, right).is_some();
     if !provable {
         return held(scene, node, &holder);
@@ -119,6 +118,17 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
     if pod.deleting && pod.has_finalizers {
         let message = format!("node {node} is dead, but a finalizer keeps its pod {name}; remove the finalizer");
         return waiting(State::Blocked, "FinalizerHolds", message, STEADY);
+    }
+    if alive && is_given_up(scene, rules, node) && !scene.claim.avoid.contains(node) {
+        let message = format!(
+            "the Lease of the database on node {node} has expired, and nothing was heard of that node since; writing it down as lost"
+        );
+        return acting(
+            State::Suspect,
+            "LeaseExpired",
+            message,
+            Act::Lose { node: node.clone() },
+        );
     }
     if let Some(verdict) = seal(scene, rules, &holder, node) {
         return verdict;
@@ -181,6 +191,24 @@ fn healthy(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, right: Right
     }
     let message = format!("pod {name} runs on node {node}");
     waiting(State::Held, "PodRunning", message, look)
+}
+
+/// Whether a node whose own Lease is still fresh is treated like a silent one: its database has not renewed for its time, and the node has given no
+/// sign of life since. A kubelet renews only every 10 s; where the storage revokes, waiting for its next renewal proves nothing more. A node that
+/// was heard of two renewals after its database is well: its kubelet ends what hangs there, and says so.
+fn is_given_up(scene: &Scene, rules: Rules, node: &str) -> bool {
+    let (Some(lease), Some(facts)) = (&scene.lease, scene.nodes.get(node)) else {
+        return false;
+    };
+    let every = lease
+        .record
+        .orders
+        .renewal
+        .map_or(Duration::ZERO, |renewal| renewal.every);
+    let heard_of = facts
+        .lease_unchanged
+        .is_some_and(|unchanged| unchanged + every * 2 <= lease.unchanged);
+    revokes(scene, rules) && !heard_of
 }
 
 /// While the database answers the operator itself, nothing is moved (P6).

@@ -92,7 +92,8 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
         return Ok(Evidence::GuardStopped);
     }
     // a node that renews its Lease is not dead, whoever says so
-    if pulse == Pulse::Alive && (rules.has(Rule::WordAgainstLife) || !is_confirmed(scene, rules, holder, node)) {
+    let alive = pulse == Pulse::Alive && !was_given_up(scene, rules, right, node);
+    if alive && (rules.has(Rule::WordAgainstLife) || !is_confirmed(scene, rules, holder, node)) {
         return node_released(scene, rules, holder, node, of_lease);
     }
     if let Right::Renewed(left) = right
@@ -109,15 +110,13 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
         )));
     }
     let confirmed = is_confirmed(scene, rules, holder, node);
-    let revokes = scene.policy.proof != Proof::Manual
-        && (scene.driver_class().detach_is_proof() || !rules.has(Rule::ClassIsProof));
     let proof = if confirmed {
         Evidence::ConfirmedDead
     } else if gone_for_good(scene, rules, node) {
         Evidence::NodeGone
     } else if stopped {
         Evidence::GuardStopped
-    } else if revokes {
+    } else if revokes(scene, rules) {
         Evidence::StorageRevoked
     } else if let Some(evidence) = of_lease {
         evidence
@@ -146,6 +145,18 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
         }
         None => Ok(proof),
     }
+}
+
+/// E3: a detach from that node proves something, whatever state the node is in.
+pub(super) fn revokes(scene: &Scene, rules: Rules) -> bool {
+    scene.policy.proof != Proof::Manual && (scene.driver_class().detach_is_proof() || !rules.has(Rule::ClassIsProof))
+}
+
+/// With the holder's Lease its node was written down as lost, and has given no sign of life since.
+fn was_given_up(scene: &Scene, rules: Rules, right: Right, node: &str) -> bool {
+    let renewed = scene.nodes.get(node).is_some_and(|facts| facts.renewed_since_release);
+    let lost = scene.claim.avoid.iter().any(|lost| lost == node);
+    lost && matches!(right, Right::Sealed(_)) && revokes(scene, rules) && !renewed && !scene.has_reported(node)
 }
 
 pub(super) fn is_detached(scene: &Scene, rules: Rules, node: &str) -> bool {

@@ -1,6 +1,7 @@
 //! Decision tables: one scene a row, what is decided and why. Here the scenes; the tables are in the files beside, by subject.
 
 mod detection;
+mod given_up;
 mod lease;
 mod never_attached;
 mod opening;

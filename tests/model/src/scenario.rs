@@ -93,6 +93,8 @@ pub struct Scenario {
     pub tick: Duration,
     /// Ticks after which a node is silent.
     pub silent: u8,
+    /// What was heard of a node last is older than the last renewal of its database: kubelets renew less often than guards.
+    pub rarely_heard: bool,
     pub start: Start,
     pub faults: &'static [Fault],
     pub budget: u8,
@@ -123,6 +125,7 @@ impl Scenario {
         other_renewal: None,
         tick: Duration::from_secs(30),
         silent: 1,
+        rarely_heard: false,
         start: Start::Running,
         faults: &[],
         budget: 2,

@@ -168,6 +168,23 @@ pub const ALWAYS: Scenario = Scenario {
     ..LEASE
 };
 
+/// The same before an operator that cannot tell from a node's own Lease whether only its guard is silent: it does not wait for the node.
+pub const GIVEN_UP: Scenario = Scenario {
+    name: "given up",
+    rarely_heard: true,
+    faults: &[
+        GuardIsCut(0),
+        GuardHeals(0),
+        Cut(0),
+        Heal(0),
+        Pause(0),
+        Wake(0),
+        LeaderChanges,
+    ],
+    budget: 3,
+    ..ALWAYS
+};
+
 /// The same where the word of the Lease counts as a proof, although the guard goes on without the API server.
 pub const LENIENT: Scenario = Scenario {
     name: "lenient",
@@ -343,6 +360,7 @@ pub const ALL: &[Scenario] = &[
     ORDERS,
     NOTES,
     ALWAYS,
+    GIVEN_UP,
     LENIENT,
     HELD,
     HANGS,

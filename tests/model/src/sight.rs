@@ -121,7 +121,7 @@ impl Decisions {
                 .collect(),
             nodes: nodes()
                 .filter(|node| has(api.objects, *node))
-                .map(|node| (node_name(node).to_owned(), Self::node(sight, node)))
+                .map(|node| (node_name(node).to_owned(), self.node(sight, node)))
                 .collect(),
             login: match sight.login {
                 None => scene::Login::NotTried,
@@ -159,8 +159,15 @@ impl Decisions {
         })
     }
 
-    fn node(sight: &Sight, node: NodeId) -> scene::NodeFacts {
+    fn node(&self, sight: &Sight, node: NodeId) -> scene::NodeFacts {
         let silent = has(sight.silent, node);
+        let unchanged = if silent {
+            PATIENCE
+        } else if self.scenario.rarely_heard && sight.lease_expired {
+            PATIENCE.saturating_sub(Duration::from_millis(1))
+        } else {
+            Duration::ZERO
+        };
         let listed = |mask: u8| {
             if has(mask, node) {
                 vec![UNIQUE.to_owned()]
@@ -170,7 +177,7 @@ impl Decisions {
         };
         scene::NodeFacts {
             judged: judged(node_name(node)),
-            lease_unchanged: Some(if silent { PATIENCE } else { Duration::ZERO }),
+            lease_unchanged: Some(unchanged),
             lease_renewed: true,
             renewed_since_release: has(sight.heard, node),
             reported_since_release: has(sight.reported, node),

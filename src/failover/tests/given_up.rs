@@ -1,0 +1,105 @@
+//! A node whose own Lease is fresh, and whose database has not renewed for its time.
+
+use super::lease::{guarded, running_on_n1, seal, sealed, taken};
+use super::*;
+use crate::lease::{After, OnApiLoss, Orders, Promise, Renewal};
+
+const S: fn(u64) -> Duration = Duration::from_secs;
+
+/// Renewed every second, expired after 8; the node was heard of so many seconds ago.
+fn expired(node_unchanged: u64) -> Scene {
+    let promise = Promise {
+        takeover_after: S(8),
+        stops_after: None,
+    };
+    let mut scene = running_on_n1()
+        .lease(taken("old"), Some(promise), S(8))
+        .login(Login::Failed("no answer".into()))
+        .node("n1", |n| n.lease_unchanged = Some(S(node_unchanged)));
+    scene.lease.as_mut().expect("a Lease").record.orders = Orders {
+        renewal: Some(Renewal {
+            every: S(1),
+            stop_after: S(5),
+            takeover_after: S(8),
+        }),
+        on_api_loss: OnApiLoss::Continue,
+    };
+    scene
+}
+
+fn lost(mut scene: Scene) -> Scene {
+    scene.claim.avoid = vec!["n1".into()];
+    scene.claim.reports = [("n1".to_owned(), "10:00".to_owned())].into();
+    scene
+}
+
+/// Written down, sealed and evicted.
+fn evicted() -> Scene {
+    let scene = scene().held_by("old", Some("n1")).with(guarded(gated("new")));
+    let scene = scene.attached("n1").in_use_on("n1");
+    lost(scene).lease(sealed("old", After::Nothing), None, Duration::ZERO)
+}
+
+#[test]
+fn a_node_that_was_not_heard_of_since_its_database_is_written_down_as_lost_before_the_seal() {
+    let lose = Act::Lose { node: "n1".into() };
+    for (unchanged, first) in [
+        // between two renewals of the database: nothing tells it from one that is gone
+        (9, &lose),
+        (7, &lose),
+        (6, &seal("old", After::Nothing)),
+        (1, &seal("old", After::Nothing)),
+        // it is silent by itself
+        (15, &seal("old", After::Nothing)),
+    ] {
+        assert_eq!(act(&expired(unchanged)), *first, "{unchanged} s");
+    }
+    assert_eq!(act(&lost(expired(9))), seal("old", After::Nothing));
+    // a detach proves nothing there
+    assert_eq!(
+        act(&expired(9).class(DriverClass::Unknown)),
+        seal("old", After::Nothing)
+    );
+    let manual = expired(9).proof(Proof::Manual);
+    assert_eq!(act(&manual), seal("old", After::Nothing));
+    assert_no_act(
+        &expired(9).login(Login::Succeeded),
+        State::Suspect,
+        "LeaseExpiredDatabaseAnswers",
+    );
+}
+
+#[test]
+fn the_volume_is_taken_from_a_node_that_was_given_up_unless_it_is_heard_of_first() {
+    assert!(
+        matches!(act(&evicted()), Act::ShrinkVolumesInUse { .. }),
+        "{:?}",
+        decide(&evicted())
+    );
+    let mut detached = evicted().node("n1", |n| n.volumes_in_use.clear());
+    detached.attachments.clear();
+    assert_eq!(decide(&detached).evidence, Some(Evidence::StorageRevoked));
+    assert_eq!(act(&detached), recorded("new", None));
+    for heard_of in [
+        evicted().node("n1", |n| n.renewed_since_release = true),
+        evicted().node("n1", |n| n.report = Some("10:01".into())),
+        evicted().class(DriverClass::Unknown),
+        evicted().proof(Proof::Manual),
+    ] {
+        assert_no_act(&heard_of, State::Detaching, "NodeReleasing");
+    }
+    let mut not_written_down = evicted();
+    not_written_down.claim.avoid.clear();
+    assert_no_act(&not_written_down, State::Detaching, "NodeReleasing");
+}
+
+#[test]
+fn the_next_pod_is_kept_off_a_node_that_was_given_up() {
+    let mut recorded = evicted().held_by("new", None).node("n1", |n| n.volumes_in_use.clear());
+    recorded.attachments.clear();
+    let Act::OpenGate { placement, .. } = act(&recorded) else {
+        panic!("{:?}", decide(&recorded));
+    };
+    assert_eq!(placement, Placement::Avoiding(vec!["n1".into()]));
+    assert_eq!(recorded.lost_nodes(), ["n1"]);
+}
