@@ -185,7 +185,7 @@ fn away_for(stage: &Stage, minutes: i64) -> Result<()> {
     watched.check()
 }
 
-pub fn a_node_without_kubelet_and_container_runtime_keeps_its_databases(stage: &Stage) -> Result<()> {
+pub fn long_a_node_without_kubelet_and_container_runtime_keeps_its_databases(stage: &Stage) -> Result<()> {
     let (mut plain, mut renewed) = side_by_side(stage, ("plain", ""), ("renewed", FAST))?;
     let mut before = Vec::new();
     for lost in [&plain, &renewed] {

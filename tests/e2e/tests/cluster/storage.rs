@@ -8,7 +8,9 @@ use crate::survival::Watched;
 
 /// The node lives, and so does its engine, which can do nothing: nobody but the engine can tell. What it has lost is its mount, which only a new pod
 /// makes anew.
-pub fn a_node_cut_from_its_storage_keeps_its_database_and_the_status_says_what_is_broken(stage: &Stage) -> Result<()> {
+pub fn long_a_node_cut_from_its_storage_keeps_its_database_and_the_status_says_what_is_broken(
+    stage: &Stage,
+) -> Result<()> {
     let mut watched = Watched::create(stage, "parched", "")?;
     let (instance, container) = (&watched.instance, watched.container()?);
     let (node, pod, cut) = (instance.node()?, instance.pod_name()?, Timestamp::now());
