@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::cluster::Judged;
 use crate::driver_class::DriverClass;
-use crate::scene::{Attachment, Claim, NodeFacts, NodeReady, Policy, Volume};
+use crate::scene::{Attachment, Claim, NodeFacts, NodeReady, Policy, Proof, Volume};
 use crate::settings::Timing;
 
 const UNIQUE: &str = "kubernetes.io/csi/disk.example.com^vol-1";
