@@ -8,6 +8,7 @@ mod faults;
 mod memory;
 mod report;
 mod requests;
+mod steady;
 mod subject;
 mod vendor;
 mod writer;
@@ -78,6 +79,8 @@ enum Part {
     Requests,
     /// Memory of the operator
     Memory,
+    /// What a database costs while nothing happens
+    Steady,
     /// Process killed, pod deleted: ours
     Pods,
     /// Process killed, pod deleted: the vendor's
@@ -161,6 +164,7 @@ fn run(arguments: &Arguments) -> Result<()> {
         match part {
             Part::Requests => requests::measure(&lab, samples, Duration::from_secs(arguments.idle), &mut report)?,
             Part::Memory => memory::measure(&lab, arguments.many, &mut report)?,
+            Part::Steady => steady::measure(&lab, Duration::from_secs(arguments.idle), &mut report)?,
             Part::Pods => faults::pods(&lab, Variant::Operator, samples, &mut report)?,
             Part::VendorPods => faults::pods(&lab, Variant::Vendor, samples, &mut report)?,
             Part::Deletions => faults::deletions(&lab, samples, &mut report)?,

@@ -23,6 +23,9 @@ pub struct Report {
     pub requests: BTreeMap<String, Value>,
     /// Memory of the operator.
     pub memory: BTreeMap<String, Value>,
+    /// What a database costs while nothing happens.
+    #[serde(default)]
+    pub steady: BTreeMap<String, Value>,
 }
 
 /// One fault on one kind of database.
@@ -140,6 +143,7 @@ impl Report {
             rows,
             requests,
             memory,
+            steady,
         } = newer;
         (self.commit, self.dirty, self.settings) = (commit, dirty, settings);
         for row in rows {
@@ -147,6 +151,7 @@ impl Report {
         }
         self.requests.extend(requests);
         self.memory.extend(memory);
+        self.steady.extend(steady);
     }
 
     /// Writes it, whole or not at all.
