@@ -47,7 +47,7 @@ pub struct Options {
     #[arg(long)]
     everything: bool,
     /// How long to wait once for the vendor's plain manifests after a loss of power, in seconds
-    #[arg(long, default_value_t = 600)]
+    #[arg(long, default_value_t = 540)]
     patience: u64,
     /// Name of the testbed
     #[arg(long, default_value = "bench-failover")]
@@ -179,7 +179,8 @@ impl Wanted {
             Fault::NodePowerOff | Fault::NodePartitioned | Fault::NodePaused
         );
         match (self.kubelet, self.variant) {
-            (Kubelet::Default, Variant::Fast) => silent,
+            // a node that sleeps is as silent as one that is cut off
+            (Kubelet::Default, Variant::Fast) => silent && self.fault != Fault::NodePaused,
             (Kubelet::Default, _) => true,
             (Kubelet::Status1s, variant) => variant.is_ours() && silent && self.fault != Fault::NodePaused,
         }
