@@ -116,7 +116,8 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
         return held(scene, node, &holder);
     }
     if pod.deleting && pod.has_finalizers {
-        let message = format!("node {node} is dead, but a finalizer keeps its pod {name}; remove the finalizer");
+        let message =
+            format!("node {node} is dead or was given up, but a finalizer keeps its pod {name}; remove the finalizer");
         return waiting(State::Blocked, "FinalizerHolds", message, STEADY);
     }
     if alive && is_given_up(scene, rules, node) && !scene.claim.avoid.contains(node) {
@@ -133,7 +134,8 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
     if let Some(verdict) = seal(scene, rules, &holder, node) {
         return verdict;
     }
-    let message = format!("node {node} is dead; deleting its pod {name} so that the volume can be taken from it");
+    let state = if alive { "was given up" } else { "is dead" };
+    let message = format!("node {node} {state}; deleting its pod {name} so that the volume can be taken from it");
     evict(scene, rules, (State::Evicting, "NodeDead", message), pod)
 }
 

@@ -79,13 +79,15 @@ pub enum Step {
     },
 }
 
-/// Something only a user can put right.
+/// Something that keeps a child from being made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
     /// Condition reason and event reason.
     pub reason: &'static str,
     /// One sentence that names the object or field and the next step.
     pub message: String,
+    /// It goes away by itself; anything else only a user can put right.
+    pub passes: bool,
 }
 
 /// Makes the plan.
@@ -101,7 +103,19 @@ pub fn plan(world: &World, identity: &Identity) -> Plan {
 
 impl Plan {
     fn problem(&mut self, reason: &'static str, message: String) {
-        self.problem.get_or_insert(Problem { reason, message });
+        self.problem.get_or_insert(Problem {
+            reason,
+            message,
+            passes: false,
+        });
+    }
+
+    fn passing(&mut self, reason: &'static str, message: String) {
+        self.problem.get_or_insert(Problem {
+            reason,
+            message,
+            passes: true,
+        });
     }
 }
 
@@ -202,7 +216,12 @@ fn claim(world: &World, plan: &mut Plan) {
             "make it anew when it is gone"
         };
         let message = format!("claim {name} is being deleted and nothing can be started on it; {next}");
-        return plan.problem("ClaimTerminating", message);
+        if had_volume.is_none() && instance.claim_is_ours {
+            plan.passing("ClaimTerminating", message);
+        } else {
+            plan.problem("ClaimTerminating", message);
+        }
+        return;
     }
     if let Some(rival) = &world.claim_rival {
         let message =
@@ -311,7 +330,7 @@ fn may_apply<K: Resource<DynamicType = ()>>(
                 "{} {name} of an earlier resource is being removed; it is made again when it is gone",
                 K::kind(&())
             );
-            plan.problem("PredecessorTerminating", message);
+            plan.passing("PredecessorTerminating", message);
             false
         }
         Ownership::Foreign => {

@@ -125,7 +125,7 @@ pub fn of_invalid(
 }
 
 fn stalled(conditions: &mut Conditions, plan: &Plan, stuck: Option<&Finding>, failed: Option<&Error>) {
-    match (&plan.problem, stuck, failed) {
+    match (plan.problem.as_ref().filter(|problem| !problem.passes), stuck, failed) {
         (Some(problem), _, _) => {
             conditions.set("Stalled", TRUE, problem.reason, &problem.message);
             if problem.reason == "NameConflict" {
@@ -150,7 +150,9 @@ fn volume_bound(conditions: &mut Conditions, world: &World) {
     {
         Some(Some("Bound")) => conditions.set("VolumeBound", TRUE, "Bound", &format!("claim {name} is bound")),
         Some(Some("Lost")) => {
-            let message = format!("the volume of claim {name} is gone; restore it or make the claim anew");
+            let message = format!(
+                "the volume of claim {name} is gone; bring its PersistentVolume back, or restore a backup into a new instance: a new claim would be an empty database"
+            );
             conditions.set("VolumeBound", FALSE, "Lost", &message);
         }
         Some(_) => conditions.set(

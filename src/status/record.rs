@@ -66,7 +66,6 @@ fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInst
         return None;
     }
     let reason = match verdict.state {
-        State::Evicting => "NodeDead",
         State::Stopping => "PodDeleted",
         _ => verdict.reason,
     };

@@ -153,9 +153,10 @@ async fn a_lease_that_has_changed_since_it_was_judged_lets_nobody_in() {
 
 #[tokio::test]
 async fn a_lease_that_is_not_ours_is_never_written_to_and_nobody_is_let_in_by_it() {
-    for (owner, reason) in [
-        (Value::Null, "NameConflict"),
-        (json!("earlier"), "PredecessorTerminating"),
+    for (owner, reason, stalled) in [
+        (Value::Null, "NameConflict", "True"),
+        // that of an earlier resource goes with it
+        (json!("earlier"), "PredecessorTerminating", "False"),
     ] {
         let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-b", "sqledge.io/holder-node": "n1"}));
         hold(&canned, "uid-orders-1-a/1");
@@ -176,9 +177,10 @@ async fn a_lease_that_is_not_ours_is_never_written_to_and_nobody_is_let_in_by_it
         assert!(others.is_empty(), "{others:#?}");
         let status = sent.iter().rfind(|sent| sent.path == status).expect("a status");
         let conditions = status.body["status"]["conditions"].as_array().expect("conditions");
-        let stalled = conditions.iter().find(|c| c["type"] == "Stalled").expect("a condition");
-        assert_eq!(stalled["reason"], reason);
-        let message = stalled["message"].as_str().expect("a message");
+        let condition = |type_: &str| conditions.iter().find(|c| c["type"] == type_).expect("a condition");
+        assert_eq!(condition("Ready")["reason"], reason);
+        assert_eq!(condition("Stalled")["status"], stalled);
+        let message = condition("Ready")["message"].as_str().expect("a message");
         assert!(message.contains("Lease orders-writer"), "{message}");
 
         // once it is gone there is one of ours
