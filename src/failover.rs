@@ -29,7 +29,7 @@ mod verdict;
 use std::time::Duration;
 
 use crate::rules::{Rule, Rules};
-use crate::scene::{Holder, Login, PodFacts, Pulse, Right, Scene};
+use crate::scene::{Holder, Login, NodeFacts, PodFacts, Pulse, Right, Scene};
 
 use admission::admit;
 pub use placement::UNSCHEDULABLE;
@@ -82,6 +82,13 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
         pod: pod.judged.uid.clone(),
         node: Some(node.clone()),
     };
+    if !scene.claim.exists {
+        let message = format!(
+            "claim {} is gone while pod {name} runs, and nothing can be recorded",
+            scene.claim.name
+        );
+        return waiting(State::Held, "ClaimMissing", message, STEADY);
+    }
     if scene.claim.holder.as_ref() != Some(&holder) {
         let message = format!(
             "recording that pod {name} on node {node} holds claim {}",
@@ -121,6 +128,9 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
         return waiting(State::Blocked, "FinalizerHolds", message, STEADY);
     }
     if alive && is_given_up(scene, rules, node) && !scene.claim.avoid.contains(node) {
+        if let Some(verdict) = unheard(scene, rules, node) {
+            return verdict;
+        }
         let message = format!(
             "the Lease of the database on node {node} has expired, and nothing was heard of that node since; writing it down as lost"
         );
@@ -187,6 +197,12 @@ fn healthy(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, right: Right
         let message = format!("pod {name} is stopping in order on node {node}; the next pod starts when it is gone");
         return waiting(State::Stopping, "Stopping", message, SOON);
     }
+    if let Some(holder) = &scene.claim.holder
+        && scene.claim.avoid.iter().any(|lost| lost == node)
+    {
+        let message = format!("pod {name} runs on node {node}, which is not lost any more");
+        return acting(State::Held, "Recording", message, Act::Record(holder.clone()));
+    }
     let mut look = look_again(scene, node);
     if let Right::Renewed(left) = right {
         look = look.min(before_decision(scene, left));
@@ -207,10 +223,35 @@ fn is_given_up(scene: &Scene, rules: Rules, node: &str) -> bool {
         .orders
         .renewal
         .map_or(Duration::ZERO, |renewal| renewal.every);
+    // one without a Lease of its own says nothing this way
     let heard_of = facts
         .lease_unchanged
-        .is_some_and(|unchanged| unchanged + every * 2 <= lease.unchanged);
-    revokes(scene, rules) && !heard_of
+        .is_none_or(|unchanged| unchanged + every * 2 <= lease.unchanged);
+    revokes(scene, rules) && scene.fast_detach && !heard_of
+}
+
+/// The brake before a node is given up that is not silent yet: others may have been lost together with it, and are not silent yet either. Kubelets
+/// renew every 10 s, so that it takes no longer until the living were heard of.
+fn unheard(scene: &Scene, rules: Rules, node: &str) -> Option<Verdict> {
+    let lease = scene.lease.as_ref()?;
+    let since = |facts: &NodeFacts| {
+        facts
+            .lease_unchanged
+            .is_none_or(|unchanged| unchanged < lease.unchanged)
+    };
+    let unheard = scene.nodes.values().filter(|facts| !since(facts)).count();
+    if !rules.has(Rule::Brake) || !are_too_many(unheard, scene.nodes.len()) {
+        return None;
+    }
+    let message = format!(
+        "the Lease of the database on node {node} has expired; waiting for a heartbeat of the other nodes, {unheard} of {} were not heard of since",
+        scene.nodes.len()
+    );
+    Some(waiting(State::Suspect, "LeaseExpired", message, SOON / 4))
+}
+
+fn are_too_many(silent: usize, all: usize) -> bool {
+    silent >= BRAKE_NODES && silent * 100 >= all * BRAKE_PERCENT
 }
 
 /// While the database answers the operator itself, nothing is moved (P6).
@@ -282,7 +323,7 @@ fn before_decision(scene: &Scene, left: Duration) -> Duration {
 fn brake(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> Option<Verdict> {
     let silent = scene.silent_nodes();
     let all = scene.nodes.len();
-    if !rules.has(Rule::Brake) || silent.len() < BRAKE_NODES || silent.len() * 100 < all * BRAKE_PERCENT {
+    if !rules.has(Rule::Brake) || !are_too_many(silent.len(), all) {
         return None;
     }
     let message = format!(

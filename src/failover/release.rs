@@ -60,7 +60,7 @@ pub(super) fn held(scene: &Scene, node: &str, holder: &Holder) -> Verdict {
             "DetachMayBeRefused",
             format!("node {node} is silent and driver {driver} refuses to detach a mounted volume; {word}"),
         ),
-        DriverClass::Unknown if !scene.is_attachable() => (
+        _ if !scene.is_attachable() => (
             "DriverClassUnknown",
             format!(
                 "node {node} is silent and its volume is never attached to nodes, so nothing can be taken from it; {word}"
@@ -130,8 +130,8 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
         return Err(Box::new(verdict));
     }
     let attachment = scene.attachment(node).filter(|_| rules.has(Rule::OldIsDetached));
-    // the seal says the same; without a Lease it has to be written down: a node that comes back is not believed by halves
-    if attachment.is_some() && scene.lease.is_none() && !scene.claim.avoid.iter().any(|lost| lost == node) {
+    // the seal says the same, until somebody deletes the Lease: a node that comes back is not believed by halves
+    if attachment.is_some() && !scene.claim.avoid.iter().any(|lost| lost == node) {
         let message = format!("writing down that node {node} is lost before the volume is taken from it");
         let act = Act::Lose { node: node.to_owned() };
         return Err(Box::new(acting(State::Detaching, "Detaching", message, act)));
@@ -147,16 +147,25 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
     }
 }
 
-/// E3: a detach from that node proves something, whatever state the node is in.
+/// E3: a detach from a node proves something, whatever state the node is in. What is never attached cannot be detached.
 pub(super) fn revokes(scene: &Scene, rules: Rules) -> bool {
-    scene.policy.proof != Proof::Manual && (scene.driver_class().detach_is_proof() || !rules.has(Rule::ClassIsProof))
+    scene.is_attachable()
+        && scene.policy.proof != Proof::Manual
+        && (scene.driver_class().detach_is_proof() || !rules.has(Rule::ClassIsProof))
 }
 
 /// With the holder's Lease its node was written down as lost, and has given no sign of life since.
 fn was_given_up(scene: &Scene, rules: Rules, right: Right, node: &str) -> bool {
-    let renewed = scene.nodes.get(node).is_some_and(|facts| facts.renewed_since_release);
+    let (Some(lease), Some(facts)) = (&scene.lease, scene.nodes.get(node)) else {
+        return false;
+    };
+    // a sealed Lease is as old as its seal
+    let renewed = facts
+        .lease_unchanged
+        .is_none_or(|unchanged| unchanged < lease.unchanged);
     let lost = scene.claim.avoid.iter().any(|lost| lost == node);
-    lost && matches!(right, Right::Sealed(_)) && revokes(scene, rules) && !renewed && !scene.has_reported(node)
+    let may_be = matches!(right, Right::Sealed(_)) && revokes(scene, rules) && scene.fast_detach;
+    lost && may_be && !renewed && !facts.renewed_since_release && !scene.has_reported(node)
 }
 
 pub(super) fn is_detached(scene: &Scene, rules: Rules, node: &str) -> bool {
@@ -278,8 +287,10 @@ fn node_released(
         || scene.claim.avoid.iter().any(|lost| lost == node);
     let reported = !taken || scene.has_reported(node) || !rules.has(Rule::ReportedSince);
     if scene.in_use(node) && rules.has(Rule::NotInUse) || !renewed || !reported {
-        let message =
-            format!("waiting for node {node} to report that it has unmounted the volume of claim {claim} (every 10 s)");
+        let lasts = if taken { "; if that lasts, restart the node" } else { "" };
+        let message = format!(
+            "waiting for node {node} to report that it has unmounted the volume of claim {claim} (every 10 s){lasts}"
+        );
         return Err(Box::new(waiting(State::Detaching, "NodeReleasing", message, SOON)));
     }
     if let Some(attachment) = scene.attachment(node).filter(|_| rules.has(Rule::ReleasedIsDetached)) {

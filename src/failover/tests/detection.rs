@@ -198,3 +198,18 @@ fn a_finalizer_on_a_dead_nodes_pod_is_named_and_not_fought() {
     };
     assert_no_act(&dead_node().with(held), State::Blocked, "FinalizerHolds");
 }
+
+#[test]
+fn a_pod_whose_claim_is_gone_is_left_alone_because_nothing_could_be_recorded() {
+    let mut gone = scene().held_by("old", None).with(running("old", "n1"));
+    gone.claim.exists = false;
+    gone.claim.holder = None;
+    assert_no_act(&gone, State::Held, "ClaimMissing");
+}
+
+#[test]
+fn a_volume_that_is_never_attached_is_not_taken_from_anybody_whatever_its_driver_is_declared() {
+    let mut declared = scene().held_by("old", Some("n1")).with(gated("new")).silent("n1");
+    declared.volume.as_mut().expect("a volume").attachable = false;
+    assert_no_act(&declared, State::Blocked, "DriverClassUnknown");
+}

@@ -60,13 +60,46 @@ fn a_node_that_was_not_heard_of_since_its_database_is_written_down_as_lost_befor
         act(&expired(9).class(DriverClass::Unknown)),
         seal("old", After::Nothing)
     );
-    let manual = expired(9).proof(Proof::Manual);
-    assert_eq!(act(&manual), seal("old", After::Nothing));
+    for never in [
+        expired(9).proof(Proof::Manual),
+        Scene {
+            fast_detach: false,
+            ..expired(9)
+        },
+        // what has no Lease says nothing by not renewing it
+        expired(9).node("n1", |n| n.lease_unchanged = None),
+    ] {
+        assert_eq!(act(&never), seal("old", After::Nothing));
+    }
     assert_no_act(
         &expired(9).login(Login::Succeeded),
         State::Suspect,
         "LeaseExpiredDatabaseAnswers",
     );
+}
+
+// of two nodes lost at once neither is silent yet
+#[test]
+fn no_node_is_given_up_while_others_were_not_heard_of_either() {
+    let other = |unchanged: u64| expired(9).node("n2", |n| n.lease_unchanged = Some(S(unchanged)));
+    assert_no_act(&other(8), State::Suspect, "LeaseExpired");
+    assert!(
+        decide(&other(8)).recheck < S(1),
+        "it is looked again as soon as they may have renewed"
+    );
+    assert_eq!(act(&other(7)), Act::Lose { node: "n1".into() });
+    assert_eq!(
+        act(&lost(other(8))),
+        seal("old", After::Nothing),
+        "what has begun goes on"
+    );
+}
+
+#[test]
+fn a_node_that_was_written_down_as_lost_and_whose_database_renews_is_lost_no_more() {
+    let mut renewed = lost(expired(9));
+    renewed.lease.as_mut().expect("a Lease").unchanged = S(1);
+    assert_eq!(act(&renewed), recorded("old", Some("n1")));
 }
 
 #[test]
@@ -83,6 +116,12 @@ fn the_volume_is_taken_from_a_node_that_was_given_up_unless_it_is_heard_of_first
     for heard_of in [
         evicted().node("n1", |n| n.renewed_since_release = true),
         evicted().node("n1", |n| n.report = Some("10:01".into())),
+        // an operator that was not there when the pod went sees by the seal's age that the node has renewed since
+        evicted().lease(sealed("old", After::Nothing), None, S(6)),
+        Scene {
+            fast_detach: false,
+            ..evicted()
+        },
         evicted().class(DriverClass::Unknown),
         evicted().proof(Proof::Manual),
     ] {

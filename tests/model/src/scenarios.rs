@@ -157,6 +157,15 @@ pub const NOTES: Scenario = Scenario {
     ..LEASE
 };
 
+/// Somebody deletes the Lease, and with it the seal, while the volume is taken from a node that sleeps and wakes.
+pub const UNSEALED: Scenario = Scenario {
+    name: "unsealed",
+    exclusive: false,
+    faults: &[Pause(0), Wake(0), DeleteLease],
+    budget: 3,
+    ..BASE
+};
+
 /// `lease: Always` on a driver that revokes: the guard goes on without the API server.
 pub const ALWAYS: Scenario = Scenario {
     name: "always",
@@ -359,6 +368,7 @@ pub const ALL: &[Scenario] = &[
     LATE,
     ORDERS,
     NOTES,
+    UNSEALED,
     ALWAYS,
     GIVEN_UP,
     LENIENT,
