@@ -73,7 +73,15 @@ fn a_holder_that_stops_renewing_is_sealed_evicted_and_detached_and_the_next_is_n
         assert!(acts.is_empty(), "{about}, and its time is not over: {acts:#?}");
         settle(&world, &mut operator, &mut Chance::new(94), &mut Fair).await;
         let steps: Vec<_> = operator.wire.sent().iter().filter_map(step).collect();
-        let order = ["Lease: sealed", "pods deleted", "record", "Lease: for", "gate"];
+        // the first record is that the node was lost, the second who follows
+        let order = [
+            "Lease: sealed",
+            "pods deleted",
+            "record",
+            "record",
+            "Lease: for",
+            "gate",
+        ];
         let of_order = steps.iter().filter(|step| order.contains(&step.as_str()));
         let mut of_order: Vec<_> = of_order.map(String::as_str).collect();
         // where the next pod was placed is written down, too
