@@ -112,6 +112,15 @@ impl Heartbeats {
         })
     }
 
+    /// For a time nothing could be seen: what did not change meanwhile has been unchanged since now.
+    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
+    pub fn begin_anew(&self) {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        for beat in book.beats.values_mut() {
+            beat.since = Instant::now();
+        }
+    }
+
     /// As if all that was seen so far had been seen that much earlier; for tests, which do not wait.
     pub fn age(&self, by: Duration) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,6 +205,16 @@ fn is_older(one: &str, other: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_time_without_sight_nothing_has_been_unchanged_for_long() {
+        let beats = Heartbeats::default();
+        beats.saw("shop/orders-writer", "7");
+        beats.age(Duration::from_secs(60));
+        assert!(beats.of("shop/orders-writer").expect("a beat").unchanged >= Duration::from_secs(60));
+        beats.begin_anew();
+        assert!(beats.of("shop/orders-writer").expect("a beat").unchanged < Duration::from_secs(60));
+    }
 
     #[test]
     fn a_lease_seen_twice_without_a_change_is_not_renewed() {

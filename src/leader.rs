@@ -94,6 +94,8 @@ struct Seen {
     since: Instant,
     /// As we wrote it last, while we lead.
     ours: Option<Lease>,
+    /// The API server did not answer the last time.
+    away: bool,
 }
 
 /// Takes part in the election until the process ends; then gives the Lease back, so that the next leader need not wait.
@@ -101,17 +103,25 @@ pub struct Elector {
     cluster: Cluster,
     identity: Identity,
     sender: watch::Sender<Option<Instant>>,
+    /// What hears that the API server answers again, before anybody leads.
+    answers_again: Box<dyn Fn() + Send + Sync>,
 }
 
 impl Elector {
-    /// An elector and what it knows.
-    pub fn new(cluster: Cluster, identity: Identity) -> (Self, Leadership) {
+    /// An elector and what it knows. `answers_again` is called when the API server, which did not answer for a while, does so: what was not seen to
+    /// change in that time may have changed, and a guard that was as blind has not renewed yet.
+    pub fn new(
+        cluster: Cluster,
+        identity: Identity,
+        answers_again: impl Fn() + Send + Sync + 'static,
+    ) -> (Self, Leadership) {
         let (sender, renewed) = watch::channel(None);
         (
             Self {
                 cluster,
                 identity,
                 sender,
+                answers_again: Box::new(answers_again),
             },
             Leadership { renewed },
         )
@@ -124,14 +134,21 @@ impl Elector {
             version: None,
             since: Instant::now(),
             ours: None,
+            away: false,
         };
         let elect = async {
             loop {
                 match tokio::time::timeout(STEP_DOWN, self.step(&mut seen)).await {
                     Ok(Ok(())) => {}
                     Ok(Err(error)) if error.is_moved() => {}
-                    Ok(Err(error)) => tracing::warn!(%error, "could not take part in the election of the leader"),
-                    Err(_) => tracing::warn!("the API server did not answer in time for the election of the leader"),
+                    Ok(Err(error)) => {
+                        seen.away = true;
+                        tracing::warn!(%error, "could not take part in the election of the leader");
+                    }
+                    Err(_) => {
+                        seen.away = true;
+                        tracing::warn!("the API server did not answer in time for the election of the leader");
+                    }
                 }
                 tokio::time::sleep(PERIOD).await;
             }
@@ -164,6 +181,7 @@ impl Elector {
                 (Move::Renew, Some(lease)) => self.put(lease, false).await?,
                 (Move::Create, _) => self.cluster.create(namespace, &self.first()).await?,
                 (Move::Wait | Move::Take | Move::Renew, _) => {
+                    self.hear_again(seen);
                     self.sender.send_if_modified(|renewed| renewed.take().is_some());
                     return Ok(());
                 }
@@ -172,10 +190,17 @@ impl Elector {
         seen.version = written.resource_version();
         seen.since = Instant::now();
         seen.ours = Some(written);
+        self.hear_again(seen);
         if self.sender.send_replace(Some(before)).is_none() {
             tracing::info!(replica = %self.identity.pod_name, "this replica leads");
         }
         Ok(())
+    }
+
+    fn hear_again(&self, seen: &mut Seen) {
+        if std::mem::take(&mut seen.away) {
+            (self.answers_again)();
+        }
     }
 
     /// Changed in place, so that uid and resourceVersion make the PUT a compare-and-swap.

@@ -30,7 +30,11 @@ pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> 
     let cluster = Cluster::connect(timing.call).await?;
     let (stop, stopped) = watch::channel(false);
     let metrics = Arc::new(Metrics::default());
-    let (elector, leadership) = Elector::new(cluster.clone(), identity.clone());
+    let renewals = Arc::new(Heartbeats::default());
+    let (elector, leadership) = Elector::new(cluster.clone(), identity.clone(), {
+        let renewals = renewals.clone();
+        move || renewals.begin_anew()
+    });
     let (synced, is_synced) = watch::channel(false);
     tokio::spawn({
         let (metrics, leadership, stop) = (metrics.clone(), leadership.clone(), stop.clone());
@@ -54,6 +58,7 @@ pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> 
         timing,
         metrics,
         leadership,
+        renewals,
     };
     let namespaces: Vec<Option<String>> = match shared.settings.watch_namespaces.as_slice() {
         [] => vec![None],
@@ -108,12 +113,13 @@ struct Shared {
     timing: Timing,
     metrics: Arc<Metrics>,
     leadership: Leadership,
+    renewals: Arc<Heartbeats>,
 }
 
 impl Shared {
     fn context(&self, namespace: Option<&str>) -> (Arc<Context>, caches::Triggers) {
         let heartbeats = Arc::new(Heartbeats::default());
-        let renewals = Arc::new(Heartbeats::default());
+        let renewals = self.renewals.clone();
         let (caches, triggers) = caches::start(&self.cluster.client(), namespace, heartbeats.clone(), renewals.clone());
         let door = Tds {
             timeout: self.timing.login,
