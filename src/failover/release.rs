@@ -134,7 +134,8 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
     if attachment.is_some() && !scene.claim.avoid.iter().any(|lost| lost == node) {
         let message = format!("writing down that node {node} is lost before the volume is taken from it");
         let act = Act::Lose { node: node.to_owned() };
-        return Err(Box::new(acting(State::Detaching, "Detaching", message, act)));
+        // the clock of the fallback begins with the detach itself
+        return Err(Box::new(acting(State::Evicting, "NodeDead", message, act)));
     }
     match attachment {
         Some(attachment) => Err(Box::new(detach(scene, rules, node, attachment))),

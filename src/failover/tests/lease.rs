@@ -308,7 +308,7 @@ fn an_orderly_stop_is_a_proof_once_the_volume_is_detached() {
     assert_no_act(&another, State::Detaching, "NodeReleasing");
     // and where the node died afterwards, of any class
     let dead = stopped().silent("n1").attached("n1").class(DriverClass::Unknown);
-    assert_eq!(decide(&dead).state, State::Detaching);
+    assert_eq!(act(&dead), Act::Lose { node: "n1".into() });
 }
 
 // the record is older than the world (etcd was set back): the pod of record stopped, and another one runs on n2
