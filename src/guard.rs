@@ -7,19 +7,20 @@
 
 pub mod alarm;
 pub mod api;
+pub mod arguments;
 pub mod boot;
 pub mod courier;
 pub mod engine;
 pub mod heartbeat;
 pub mod install;
 pub mod journal;
+pub mod lease_object;
 pub mod marker;
-pub mod paper;
 pub mod probe;
 pub mod prober;
 pub mod rules;
 pub mod run;
-pub mod words;
+pub mod state;
 
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -27,8 +28,8 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use arguments::Command;
 use marker::Expected;
-use words::Command;
 
 /// Below the three seconds of the kubelet's own limit, so that a failed probe can still say what it saw.
 const PROBE_LIMIT: Duration = Duration::from_millis(2500);
@@ -38,7 +39,7 @@ const PROBE_LIMIT: Duration = Duration::from_millis(2500);
 pub enum Error {
     /// The command line or the environment is wrong.
     #[error(transparent)]
-    Words(#[from] words::Error),
+    Words(#[from] arguments::Error),
     /// The volume must not be used.
     #[error(transparent)]
     Volume(#[from] marker::Error),
@@ -59,7 +60,7 @@ pub enum Error {
 /// The program, from the words after its name to its exit code.
 pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
     let variable = |name: &str| std::env::var(name).ok();
-    let command = match words::parse(words, &variable) {
+    let command = match arguments::parse(words, &variable) {
         Ok(command) => command,
         Err(error) => return failed(&error.into()),
     };
@@ -79,7 +80,7 @@ pub fn main(words: impl Iterator<Item = OsString>) -> ExitCode {
 fn execute(command: Command) -> Result<u8, Error> {
     match command {
         Command::Install { volume, to, expected } => {
-            let words::Expected { id, claim, adopt } = &expected;
+            let arguments::Expected { id, claim, adopt } = &expected;
             marker::check(
                 &volume,
                 &Expected {

@@ -207,14 +207,6 @@ impl Record {
         }
     }
 
-    /// What was known of that pod when the Lease was taken from it.
-    pub fn sealed_from(&self, pod: &str) -> Option<After> {
-        match &self.hold {
-            Hold::Sealed(Some(seal)) if seal.pod == pod => Some(seal.after),
-            _ => None,
-        }
-    }
-
     /// As a guard writes it when it takes it. A Lease that was made anew may have fallen behind the epoch that the guard knows.
     #[must_use]
     pub fn taken(&self, me: Me, known: i32, promise: Option<Promise>) -> Self {
@@ -259,12 +251,6 @@ impl Record {
     #[must_use]
     pub fn named(&self, pod: &str) -> Self {
         self.next(Hold::Named(pod.to_owned()))
-    }
-
-    /// As the operator writes it when only its orders have changed: who holds it and what they promised stays.
-    #[must_use]
-    pub fn ordered(&self, orders: Orders) -> Self {
-        Self { orders, ..self.clone() }
     }
 
     /// A Lease where there is none: the first one of an instance, or somebody deleted it. The pod of record may take it (again), if it was let

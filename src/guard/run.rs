@@ -12,14 +12,14 @@ use rustix::process::{Pid, Signal};
 
 use super::alarm::{Alarm, Signals};
 use super::api::{Answer, Api};
+use super::arguments::Options;
 use super::courier::Courier;
 use super::engine::{self, End, Engine};
 use super::heartbeat::Heart;
 use super::journal::{Journal, last_words};
-use super::paper::Paper;
+use super::lease_object::LeaseObject;
 use super::prober::Prober;
 use super::rules::{ACKNOWLEDGE, Action, Change, Guard, Input, Tenure};
-use super::words::Options;
 use super::{boot, rules};
 use crate::lease::Hold;
 use crate::rules::Rules;
@@ -83,7 +83,7 @@ pub fn run(options: Options) -> Result<u8, Error> {
     let signals = Signals::listen(&alarm.bell()).map_err(io("listen to signals"))?;
     let heart = Heart::start(&options.heartbeat).map_err(io("write its heartbeat (is the volume for it mounted?)"))?;
     let engine = Engine::new(&options.command, options.hidden).ok_or(Error::NoCommand)?;
-    let paper = Paper::new(options.pod).map_err(io("draw a random number"))?;
+    let object = LeaseObject::new(options.pod).map_err(io("draw a random number"))?;
     let journal = Journal::open();
     let api = Api::new(
         &options.server,
@@ -108,7 +108,7 @@ pub fn run(options: Options) -> Result<u8, Error> {
         signals,
         heart,
         engine,
-        paper,
+        object,
         journal,
     };
     Ok(place.stand())
@@ -117,7 +117,7 @@ pub fn run(options: Options) -> Result<u8, Error> {
 /// Everything the guard has its hands on.
 struct Place {
     guard: Guard,
-    paper: Paper,
+    object: LeaseObject,
     alarm: Alarm,
     signals: Signals,
     heart: Heart,
@@ -238,14 +238,14 @@ impl Place {
     /// What an answer means.
     fn read(&mut self, answer: Answer) -> Input {
         let (input, complaint) = match answer {
-            Answer::Lease(lease) => match self.paper.receive(lease) {
+            Answer::Lease(lease) => match self.object.receive(lease) {
                 Ok(seen) => {
                     let complaint = (self.guard.tenure == Tenure::Waiting && seen.whose == crate::lease::Whose::Others)
                         .then(|| {
                             format!(
                                 "waits for Lease {} to name this pod; it says {}",
                                 self.name,
-                                self.paper.holder()
+                                self.object.holder()
                             )
                         });
                     let wrote = self.guard.request.is_some_and(|request| request.change.is_some());
@@ -285,7 +285,7 @@ impl Place {
     fn act(&mut self, action: Action, before: &Guard) -> Result<(), Over> {
         match action {
             Action::Read => self.courier.send(None, self.limit()),
-            Action::Write(change) => match self.paper.write(change) {
+            Action::Write(change) => match self.object.write(change) {
                 Ok(lease) => {
                     let limit = if change == Change::Stopped {
                         ACKNOWLEDGE
@@ -392,7 +392,7 @@ impl Place {
             _ => format!(
                 "killed the engine: Lease {} is another's now ({})",
                 self.name,
-                self.paper.holder()
+                self.object.holder()
             ),
         }
     }
@@ -403,7 +403,7 @@ impl Place {
             return self.linger();
         }
         if let Some(Answer::Lease(lease)) = self.courier.wait(ACKNOWLEDGE)
-            && self.paper.receive(lease).is_ok()
+            && self.object.receive(lease).is_ok()
         {
             self.linger();
         }
@@ -413,7 +413,7 @@ impl Place {
     /// after that waits up to 10 s until the kubelet has reported the volume in use again. One that goes elsewhere is not kept waiting: the
     /// operator seals the Lease at once.
     fn linger(&mut self) {
-        if !self.paper.is_stopped() {
+        if !self.object.is_stopped() {
             return;
         }
         let mut until = boot::now() + LINGER;
@@ -425,9 +425,9 @@ impl Place {
                 looks = matches!(answer, Some(Answer::Lease(_)));
                 if let Some(Answer::Lease(lease)) = answer {
                     // what cannot be read changes nothing here
-                    let _ = self.paper.receive(lease);
+                    let _ = self.object.receive(lease);
                 }
-                match self.paper.hold() {
+                match self.object.hold() {
                     Some(Hold::Sealed(_)) => return,
                     Some(Hold::Stopped(_)) if looks => {}
                     // its successor is named, or with the object of this pod its token has gone

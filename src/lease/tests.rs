@@ -181,10 +181,9 @@ fn takes_seals_and_names_count_up_and_end_the_promise() {
         pod: "uid-1".into(),
         after: After::Expiry,
     };
-    let sealed = held.sealed(seal);
+    let sealed = held.sealed(seal.clone());
     assert_eq!((sealed.epoch, sealed.promise), (5, None));
-    assert_eq!(sealed.sealed_from("uid-1"), Some(After::Expiry));
-    assert_eq!(sealed.sealed_from("uid-2"), None);
+    assert_eq!(sealed.hold, Hold::Sealed(Some(seal)));
     let named = sealed.named("uid-2");
     assert_eq!((named.epoch, named.pod(), named.promise), (6, Some("uid-2"), None));
     let took = named.taken(

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
-use sqledge_operator::guard::paper::Paper;
+use sqledge_operator::guard::lease_object::LeaseObject;
 use sqledge_operator::guard::rules::{Action, Change, Guard, Input, Tenure};
 use sqledge_operator::lease::{self, Hold, Record};
 
@@ -26,7 +26,7 @@ pub struct Keeper {
     pub guard: Guard,
     /// What the Lease says since it has taken it.
     pub won: Option<Hold>,
-    paper: Paper,
+    object: LeaseObject,
     /// Its boot clock.
     now: Duration,
 }
@@ -38,7 +38,7 @@ impl Keeper {
         Self {
             guard: Guard::new(now),
             won: None,
-            paper: Paper::new(pod.to_owned()).expect("chance"),
+            object: LeaseObject::new(pod.to_owned()).expect("chance"),
             now,
         }
     }
@@ -138,7 +138,10 @@ impl World {
                 if let Some(Change::Take { .. }) = change {
                     keeper.won = Some(rights::record(&lease).hold);
                 }
-                let seen = keeper.paper.receive(lease).expect("the API server's own object parses");
+                let seen = keeper
+                    .object
+                    .receive(lease)
+                    .expect("the API server's own object parses");
                 change.map_or(Input::Read(seen), |_| Input::Written)
             }
         };
@@ -156,7 +159,7 @@ impl World {
         let body = {
             let mut state = self.lock();
             let keeper = state.keeper(pod)?;
-            keeper.paper.write(change).expect("it was read")
+            keeper.object.write(change).expect("it was read")
         };
         match self.try_send("PUT", &path, "application/json", body).await {
             Ok(lease) => Some(Ok(lease)),

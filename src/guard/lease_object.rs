@@ -29,13 +29,13 @@ pub enum Error {
 
 /// The last Lease, and who reads it.
 #[derive(Debug)]
-pub struct Paper {
+pub struct LeaseObject {
     pod: String,
     start: String,
     lease: Option<Value>,
 }
 
-impl Paper {
+impl LeaseObject {
     /// For the pod with this UID, and a start of its container that no other has.
     pub fn new(pod: String) -> io::Result<Self> {
         let mut chance = [0; 4];
@@ -115,12 +115,12 @@ mod tests {
     use serde_json::json;
 
     use super::super::rules::Change;
-    use super::Paper;
+    use super::LeaseObject;
     use crate::lease::Whose;
 
     #[test]
     fn what_nobody_asked_to_change_goes_back_as_it_came() {
-        let mut paper = Paper::new("pod".to_owned()).expect("chance");
+        let mut object = LeaseObject::new("pod".to_owned()).expect("chance");
         let lease = json!({
             "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
             "metadata": {
@@ -129,10 +129,10 @@ mod tests {
             },
             "spec": {"holderIdentity": "for/pod", "leaseTransitions": 4, "fieldOfTomorrow": {"deep": true}},
         });
-        let seen = paper.receive(lease.clone()).expect("a Lease");
+        let seen = object.receive(lease.clone()).expect("a Lease");
         assert_eq!((seen.whose, seen.epoch), (Whose::Free, 4));
 
-        let mut written = paper
+        let mut written = object
             .write(Change::Take {
                 known: 4,
                 promise: None,
@@ -149,13 +149,13 @@ mod tests {
             written["spec"][time] = expected["spec"][time].clone();
         }
         assert_eq!(written, expected);
-        assert_eq!(paper.receive(written).expect("a Lease").whose, Whose::Mine);
+        assert_eq!(object.receive(written).expect("a Lease").whose, Whose::Mine);
     }
 
     #[test]
     fn two_starts_of_a_container_are_two() {
-        let mut first = Paper::new("pod".to_owned()).expect("chance");
-        let mut second = Paper::new("pod".to_owned()).expect("chance");
+        let mut first = LeaseObject::new("pod".to_owned()).expect("chance");
+        let mut second = LeaseObject::new("pod".to_owned()).expect("chance");
         let lease = json!({"metadata": {}, "spec": {"holderIdentity": "for/pod"}});
         first.receive(lease).expect("a Lease");
         let change = Change::Take {
@@ -168,11 +168,11 @@ mod tests {
 
     #[test]
     fn what_is_no_lease_is_not_kept() {
-        let mut paper = Paper::new("pod".to_owned()).expect("chance");
-        paper
+        let mut object = LeaseObject::new("pod".to_owned()).expect("chance");
+        object
             .receive(json!({"spec": {"leaseTransitions": "many"}}))
             .expect_err("no number");
-        paper.write(Change::Stopped).expect_err("nothing was read");
-        assert_eq!(paper.holder(), "nothing");
+        object.write(Change::Stopped).expect_err("nothing was read");
+        assert_eq!(object.holder(), "nothing");
     }
 }
