@@ -230,7 +230,7 @@ fn avoid(annotations: &mut BTreeMap<String, String>, scene: &Scene, holder: &str
 
 /// What a lost node's kubelet had written when it was lost: as it was noted then, or as it stands on the node, where that was read for this act.
 fn report<'a>(scene: &'a Scene, node: &str) -> Option<&'a String> {
-    if scene.claim.avoid.iter().any(|lost| lost == node) {
+    if scene.claim.has_lost(node) {
         return scene.claim.reports.get(node);
     }
     let holder = scene.claim.holder.as_ref();
@@ -316,7 +316,7 @@ fn gate_operations(pod: &Pod, placement: &Placement) -> Vec<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::scene::{Attachment, NodeFacts, NodeReady};
+    use crate::scene::Attachment;
     use crate::world::samples;
 
     fn pod(spec: &Value) -> Pod {
@@ -334,32 +334,11 @@ mod tests {
             pod: "uid-old".into(),
             node: Some("holders".into()),
         });
-        let judged = |name: &str| Judged {
-            namespace: String::new(),
-            name: name.to_owned(),
-            uid: name.to_owned(),
-            resource_version: "1".to_owned(),
-        };
         for name in ["again", "unknown", "holders", "silent", "attached"] {
-            let node = NodeFacts {
-                judged: judged(name),
-                lease_unchanged: None,
-                lease_renewed: false,
-                renewed_since_release: false,
-                reported_since_release: false,
-                report: Some("10:00".into()),
-                ready: NodeReady::Unknown,
-                schedulable: true,
-                out_of_service: false,
-                is_provided: false,
-                labels: BTreeMap::new(),
-                volumes_in_use: Vec::new(),
-                volumes_attached: Vec::new(),
-            };
-            scene.nodes.insert(name.to_owned(), node);
+            scene.nodes.insert(name.to_owned(), samples::node(name));
         }
         scene.attachments.push(Attachment {
-            judged: judged("va"),
+            judged: samples::judged("va"),
             node: "attached".into(),
             deleting: false,
             detach_error: None,

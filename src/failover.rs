@@ -198,7 +198,7 @@ fn healthy(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, right: Right
         return waiting(State::Stopping, "Stopping", message, SOON);
     }
     if let Some(holder) = &scene.claim.holder
-        && scene.claim.avoid.iter().any(|lost| lost == node)
+        && scene.claim.has_lost(node)
     {
         let message = format!("pod {name} runs on node {node}, which is not lost any more");
         return acting(State::Held, "Recording", message, Act::Record(holder.clone()));

@@ -248,6 +248,13 @@ pub enum Login {
     Failed(String),
 }
 
+impl Claim {
+    /// Whether the node is one of those that were lost.
+    pub fn has_lost(&self, node: &str) -> bool {
+        self.avoid.iter().any(|lost| lost == node)
+    }
+}
+
 impl Scene {
     /// The state of a node's heartbeat.
     pub fn pulse(&self, node: &str) -> Pulse {

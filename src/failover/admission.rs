@@ -108,12 +108,7 @@ fn used_beside_the_record(scene: &Scene, rules: Rules, candidate: &PodFacts) -> 
     };
     let holder = scene.claim.holder.as_ref().unwrap_or(&nobody);
     // this candidate's record rests on the proof about the nodes that it calls lost: their lists stay as they were until they are heard of again
-    let is_proven = |node: &String| {
-        holder.pod == candidate.judged.uid
-            && scene.claim.avoid.contains(node)
-            && scene.pulse(node) != Pulse::Alive
-            && is_detached(scene, rules, node)
-    };
+    let is_proven = |node: &String| holder.pod == candidate.judged.uid && stays_lost(scene, rules, node);
     let mut others = scene
         .nodes
         .keys()
@@ -155,10 +150,12 @@ fn proven(scene: &Scene, rules: Rules, holder: &Holder) -> Result<Option<Evidenc
 /// kept off it, and what was called lost since was so with a proof. Nothing has changed while it is silent, does not list the volume, and has no
 /// attachment: the same proof need not be given (by a human, perhaps) once more.
 fn is_settled(scene: &Scene, rules: Rules, node: &str) -> bool {
-    scene.claim.avoid.iter().any(|lost| lost == node)
-        && scene.pulse(node) != Pulse::Alive
-        && !scene.in_use(node)
-        && is_detached(scene, rules, node)
+    stays_lost(scene, rules, node) && !scene.in_use(node)
+}
+
+/// Lost, not heard of since, and without an attachment.
+fn stays_lost(scene: &Scene, rules: Rules, node: &str) -> bool {
+    scene.claim.has_lost(node) && scene.pulse(node) != Pulse::Alive && is_detached(scene, rules, node)
 }
 
 fn orphaned_attachments(scene: &Scene) -> impl Iterator<Item = &str> {

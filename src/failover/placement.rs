@@ -94,7 +94,7 @@ pub(super) fn is_fenced_by(scene: &Scene, rules: Rules, node: &str) -> bool {
     let holder = scene.claim.holder.as_ref();
     let sealed = holder.is_some_and(|holder| matches!(scene.right(&holder.pod, rules), Right::Sealed(_)));
     // without a Lease that is written on the claim
-    let lost = scene.claim.avoid.iter().any(|lost| lost == node);
+    let lost = scene.claim.has_lost(node);
     scene.policy.proof != Proof::Manual
         && (scene.claim.exclusive || !rules.has(Rule::PinIsExclusive))
         && (attached && used || !rules.has(Rule::PinWhileAttached))

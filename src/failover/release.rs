@@ -131,7 +131,7 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
     }
     let attachment = scene.attachment(node).filter(|_| rules.has(Rule::OldIsDetached));
     // the seal says the same, until somebody deletes the Lease: a node that comes back is not believed by halves
-    if attachment.is_some() && !scene.claim.avoid.iter().any(|lost| lost == node) {
+    if attachment.is_some() && !scene.claim.has_lost(node) {
         let message = format!("writing down that node {node} is lost before the volume is taken from it");
         let act = Act::Lose { node: node.to_owned() };
         // the clock of the fallback begins with the detach itself
@@ -164,7 +164,7 @@ fn was_given_up(scene: &Scene, rules: Rules, right: Right, node: &str) -> bool {
     let renewed = facts
         .lease_unchanged
         .is_none_or(|unchanged| unchanged < lease.unchanged);
-    let lost = scene.claim.avoid.iter().any(|lost| lost == node);
+    let lost = scene.claim.has_lost(node);
     let may_be = matches!(right, Right::Sealed(_)) && revokes(scene, rules) && scene.fast_detach;
     lost && may_be && !renewed && !facts.renewed_since_release && !scene.has_reported(node)
 }
@@ -284,8 +284,7 @@ fn node_released(
     }
     let renewed = facts.is_some_and(|n| n.renewed_since_release) || !rules.has(Rule::RenewedSince);
     // once a failover has begun, the operator may have taken the volume off that list itself
-    let taken = matches!(scene.right(&holder.pod, rules), Right::Sealed(_))
-        || scene.claim.avoid.iter().any(|lost| lost == node);
+    let taken = matches!(scene.right(&holder.pod, rules), Right::Sealed(_)) || scene.claim.has_lost(node);
     let reported = !taken || scene.has_reported(node) || !rules.has(Rule::ReportedSince);
     if scene.in_use(node) && rules.has(Rule::NotInUse) || !renewed || !reported {
         let lasts = if taken { "; if that lasts, restart the node" } else { "" };

@@ -12,21 +12,12 @@ mod word;
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::cluster::Judged;
 use crate::driver_class::DriverClass;
 use crate::scene::{Attachment, Claim, NodeFacts, NodeReady, Policy, Proof, Volume};
 use crate::settings::Timing;
+use crate::world::samples::{self, judged};
 
 const UNIQUE: &str = "kubernetes.io/csi/disk.example.com^vol-1";
-
-fn judged(name: &str) -> Judged {
-    Judged {
-        namespace: "shop".into(),
-        name: name.into(),
-        uid: format!("uid-{name}"),
-        resource_version: "7".into(),
-    }
-}
 
 fn pod(name: &str) -> PodFacts {
     PodFacts {
@@ -61,23 +52,7 @@ fn gated(name: &str) -> PodFacts {
 }
 
 fn node(name: &str) -> (String, NodeFacts) {
-    let labels = [("kubernetes.io/hostname", name), ("kubernetes.io/arch", "amd64")];
-    let facts = NodeFacts {
-        judged: judged(name),
-        lease_unchanged: Some(Duration::from_secs(3)),
-        lease_renewed: true,
-        renewed_since_release: false,
-        reported_since_release: false,
-        report: Some("10:00".into()),
-        ready: NodeReady::True,
-        schedulable: true,
-        out_of_service: false,
-        is_provided: false,
-        labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
-        volumes_in_use: Vec::new(),
-        volumes_attached: Vec::new(),
-    };
-    (name.to_owned(), facts)
+    (name.to_owned(), samples::node(name))
 }
 
 fn attachment(node: &str) -> Attachment {

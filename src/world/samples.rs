@@ -2,15 +2,50 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{GuardObjects, SecretFacts, StorageClassFacts, World};
 use crate::api::SqlEdgeInstance;
+use crate::cluster::Judged;
 use crate::instance::Instance;
-use crate::scene::{Claim, Login, Policy, Scene};
+use crate::scene::{Claim, Login, NodeFacts, NodeReady, Policy, Scene};
 use crate::settings::Timing;
+
+/// An object of the instance's namespace, as it was judged.
+pub fn judged(name: &str) -> Judged {
+    Judged {
+        namespace: "shop".to_owned(),
+        name: name.to_owned(),
+        uid: format!("uid-{name}"),
+        resource_version: "7".to_owned(),
+    }
+}
+
+/// A healthy node that was heard of three seconds ago, with nothing on it.
+pub fn node(name: &str) -> NodeFacts {
+    let labels = [("kubernetes.io/hostname", name), ("kubernetes.io/arch", "amd64")];
+    NodeFacts {
+        judged: Judged {
+            namespace: String::new(),
+            ..judged(name)
+        },
+        lease_unchanged: Some(Duration::from_secs(3)),
+        lease_renewed: true,
+        renewed_since_release: false,
+        reported_since_release: false,
+        report: Some("10:00".to_owned()),
+        ready: NodeReady::True,
+        schedulable: true,
+        out_of_service: false,
+        is_provided: false,
+        labels: labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into(),
+        volumes_in_use: Vec::new(),
+        volumes_attached: Vec::new(),
+    }
+}
 
 /// The instance `orders` with these settings beside the required ones, with a password and without anything else.
 pub fn world(more: &Value) -> World {

@@ -8,9 +8,9 @@ use serde_json::json;
 
 use crate::chance::Chance;
 use crate::mirror::Place;
-use crate::operator::{Lag, Operator};
+use crate::operator::Lag;
 use crate::server::play;
-use crate::settle::{Fair, assert_at_rest, begin, settle};
+use crate::settle::{Fair, assert_at_rest, settle, started};
 use crate::story::{Story, at_once};
 use crate::wire::{Fault, Sent};
 use crate::world::World;
@@ -38,10 +38,7 @@ async fn refuse(story: &Story, number: usize) -> Option<String> {
     let seed = u64::try_from(number).expect("small");
     let about = format!("{} (seed {seed}, the object of act {number} changes)", story.name);
     let mut chance = Chance::new(seed);
-    let world = World::new(&story.make).await;
-    let mut operator = Operator::new(&world, &story.setup, Fault::None);
-    world.create_instance(&story.make.spec).await;
-    begin(&world, &mut operator, &mut chance).await;
+    let (world, mut operator) = started(&story.make, &story.setup, &mut chance).await;
     operator.wire.arm(Fault::HoldJudged(number));
     story.happen(&world).await;
     for _ in 0..TURNS {

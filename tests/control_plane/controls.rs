@@ -7,8 +7,9 @@ use crate::invariant;
 use crate::mirror::{name, uid};
 use crate::operator::{Operator, Setup};
 use crate::physics::{Detach, Machine};
+use crate::process;
 use crate::server::play;
-use crate::settle::{Fair, begin, settle};
+use crate::settle::{Fair, begin, settle, started};
 use crate::wire::Fault;
 use crate::world::{Make, World};
 use sqledge_operator::driver_class::DriverClass;
@@ -19,18 +20,16 @@ fn a_gate_opened_by_hand_while_the_old_engine_lives_is_reported() {
     play(async {
         let make = Make {
             detach: Detach::Lies,
+            // a guard would have ended the engine
+            spec: json!({"failover": {"guard": "Disabled"}}),
             ..Make::default()
         };
         let setup = Setup {
             class: None,
             ..Setup::default()
         };
-        let world = World::new(&make).await;
         let mut chance = Chance::new(41);
-        let mut operator = Operator::new(&world, &setup, Fault::None);
-        // a guard would have ended the engine
-        world.create_instance(&json!({"failover": {"guard": "Disabled"}})).await;
-        begin(&world, &mut operator, &mut chance).await;
+        let (world, mut operator) = started(&make, &setup, &mut chance).await;
         world.change_machine(&world.node(1), Machine::CUT);
         settle(&world, &mut operator, &mut chance, &mut Fair).await;
         let old = world.lock().pods().remove(0);
@@ -66,11 +65,8 @@ fn an_operator_that_is_told_that_a_lying_driver_revokes_is_reported() {
             class: Some(DriverClass::Revoke),
             ..Setup::default()
         };
-        let world = World::new(&make).await;
         let mut chance = Chance::new(42);
-        let mut operator = Operator::new(&world, &setup, Fault::None);
-        world.create_instance(&json!({})).await;
-        begin(&world, &mut operator, &mut chance).await;
+        let (world, mut operator) = started(&make, &setup, &mut chance).await;
         world.change_machine(&world.node(1), Machine::CUT);
         settle(&world, &mut operator, &mut chance, &mut Fair).await;
         let violations = world.lock().violations.clone();
@@ -91,11 +87,8 @@ fn an_operator_that_is_told_that_a_lying_driver_revokes_is_reported() {
 #[test]
 fn an_attachment_deleted_before_its_pod_and_a_deleted_claim_are_reported() {
     play(async {
-        let world = World::new(&Make::default()).await;
         let mut chance = Chance::new(43);
-        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
-        world.create_instance(&json!({})).await;
-        begin(&world, &mut operator, &mut chance).await;
+        let (world, operator) = started(&Make::default(), &Setup::default(), &mut chance).await;
         let client = operator.wire.client();
         let attachment = world
             .lock()
@@ -157,11 +150,8 @@ fn a_guard_that_lacks_a_rule_is_reported() {
 #[test]
 fn an_operator_that_passes_the_lease_by_is_reported() {
     play(async {
-        let world = World::new(&Make::default()).await;
         let mut chance = Chance::new(45);
-        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
-        world.create_instance(&json!({})).await;
-        begin(&world, &mut operator, &mut chance).await;
+        let (world, operator) = started(&Make::default(), &Setup::default(), &mut chance).await;
         let path = world.path("coordination.k8s.io/v1", "leases", "orders-writer");
         let pod = uid(&world.lock().pods()[0]).to_owned();
         let spec = |holder: &str, epoch: i32| json!({"spec": {"holderIdentity": holder, "leaseTransitions": epoch}});
@@ -172,12 +162,7 @@ fn an_operator_that_passes_the_lease_by_is_reported() {
             (spec(&format!("{pod}/a"), 3), "by somebody else than a guard"),
         ] {
             world.lock().violations.clear();
-            let request = http::Request::patch(&path)
-                .header("content-type", "application/merge-patch+json")
-                .body(change.to_string().into_bytes())
-                .expect("a request");
-            let changed = operator.wire.client().request::<serde_json::Value>(request).await;
-            changed.expect("nobody else refuses it");
+            process::merge(&operator.wire.client(), &path, &change).await;
             let violations = world.lock().violations.clone();
             assert!(
                 violations.iter().any(|what| what.contains(says)),
@@ -195,12 +180,7 @@ fn an_operator_that_passes_the_lease_by_is_reported() {
         world.replicate().await;
         let gated = world.lock().pods().remove(0);
         let open = json!([{"op": "remove", "path": "/spec/schedulingGates"}]);
-        let request = http::Request::patch(world.pod_path(name(&gated)))
-            .header("content-type", "application/json-patch+json")
-            .body(open.to_string().into_bytes())
-            .expect("a request");
-        let opened = operator.wire.client().request::<serde_json::Value>(request).await;
-        opened.expect("nobody else refuses it");
+        process::json_patch(&operator.wire.client(), &world.pod_path(name(&gated)), &open).await;
         let violations = world.lock().violations.clone();
         assert!(
             violations

@@ -6,7 +6,7 @@ use crate::chance::Chance;
 use crate::operator::{Operator, Setup};
 use crate::outcome;
 use crate::server::play;
-use crate::settle::{Fair, assert_at_rest, begin, settle};
+use crate::settle::{Fair, assert_at_rest, settle, started};
 use crate::story::at_once;
 use crate::wire::Fault;
 use crate::world::{Make, World, writes};
@@ -80,10 +80,7 @@ fn there_and_back_again_ends_where_it_began_and_the_way_does_not_matter() {
         let change = some_parts(&mut dice);
         let about = format!("seed {seed}, {change}");
         println!("{about}");
-        let world = World::new(&Make::default()).await;
-        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
-        world.create_instance(&json!({})).await;
-        begin(&world, &mut operator, &mut dice).await;
+        let (world, mut operator) = started(&Make::default(), &Setup::default(), &mut dice).await;
         settle(&world, &mut operator, &mut dice, &mut Fair).await;
         let before = outcome::of(&world.lock());
         world.edit_instance(json!({"spec": change})).await;
@@ -120,11 +117,8 @@ fn there_and_back_again_ends_where_it_began_and_the_way_does_not_matter() {
 #[test]
 fn a_new_operator_image_writes_nothing_to_a_running_instance_until_its_spec_changes() {
     play(async {
-        let world = World::new(&Make::default()).await;
         let mut chance = Chance::new(71);
-        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
-        world.create_instance(&json!({})).await;
-        begin(&world, &mut operator, &mut chance).await;
+        let (world, mut operator) = started(&Make::default(), &Setup::default(), &mut chance).await;
         settle(&world, &mut operator, &mut chance, &mut Fair).await;
         let before = world.lock().mirror.get("deployments", "orders").cloned();
         let newer = Setup {
@@ -170,11 +164,8 @@ fn rendered_differently(stored: &Value) -> Value {
 #[test]
 fn a_template_that_an_older_operator_rendered_differently_stays_until_the_spec_changes() {
     play(async {
-        let world = World::new(&Make::default()).await;
         let mut chance = Chance::new(73);
-        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
-        world.create_instance(&json!({})).await;
-        begin(&world, &mut operator, &mut chance).await;
+        let (world, mut operator) = started(&Make::default(), &Setup::default(), &mut chance).await;
         let stored = |world: &World| {
             world
                 .lock()
@@ -227,11 +218,8 @@ fn a_template_that_an_older_operator_rendered_differently_stays_until_the_spec_c
 #[test]
 fn a_deployment_that_somebody_changed_is_put_right() {
     play(async {
-        let world = World::new(&Make::default()).await;
         let mut chance = Chance::new(72);
-        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
-        world.create_instance(&json!({})).await;
-        begin(&world, &mut operator, &mut chance).await;
+        let (world, mut operator) = started(&Make::default(), &Setup::default(), &mut chance).await;
         settle(&world, &mut operator, &mut chance, &mut Fair).await;
         let before = outcome::of(&world.lock());
         let path = world.path("apps/v1", "deployments", "orders");
@@ -257,11 +245,8 @@ fn an_empty_string_that_the_api_server_drops_is_no_difference_for_ever() {
             }),
             ..Make::default()
         };
-        let world = World::new(&make).await;
         let mut chance = Chance::new(74);
-        let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
-        world.create_instance(&make.spec).await;
-        begin(&world, &mut operator, &mut chance).await;
+        let (world, mut operator) = started(&make, &Setup::default(), &mut chance).await;
         settle(&world, &mut operator, &mut chance, &mut Fair).await;
         assert_at_rest(&world, &mut operator, "empty strings").await;
         world.assert_sound("empty strings");

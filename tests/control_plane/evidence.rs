@@ -8,7 +8,7 @@ use crate::invariant::{self, node_of};
 use crate::mirror::{name, text};
 use crate::operator::{Lag, Operator, Setup};
 use crate::server::play;
-use crate::settle::{Fair, begin, settle};
+use crate::settle::{Fair, settle, started};
 use crate::wire::Fault;
 use crate::world::{Make, World};
 
@@ -18,10 +18,7 @@ async fn force_deleted(mode: &str, guard: &str) -> (World, Operator) {
         spec: json!({"storage": {"storageClassName": "disk", "accessModes": [mode]}, "failover": {"guard": guard}}),
         ..Make::default()
     };
-    let world = World::new(&make).await;
-    let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
-    world.create_instance(&make.spec).await;
-    begin(&world, &mut operator, &mut Chance::new(91)).await;
+    let (world, operator) = started(&make, &Setup::default(), &mut Chance::new(91)).await;
     let pod = world.lock().pods().remove(0);
     world.delete(&world.pod_path(name(&pod)), Some(0)).await;
     world.replicate().await;

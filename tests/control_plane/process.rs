@@ -81,15 +81,31 @@ pub async fn merge(client: &Client, path: &str, change: &Value) {
     send(client, "PATCH", path, "application/merge-patch+json", change).await;
 }
 
+/// A JSON patch.
+pub async fn json_patch(client: &Client, path: &str, operations: &Value) {
+    send(client, "PATCH", path, "application/json-patch+json", operations).await;
+}
+
 async fn send(client: &Client, method: &str, path: &str, content_type: &str, body: &Value) {
+    let sent = try_send(client, method, path, content_type, body).await;
+    sent.unwrap_or_else(|error| panic!("the test cannot {method} {path}: {error}"));
+}
+
+/// One request, whose answer may be a refusal.
+pub async fn try_send(
+    client: &Client,
+    method: &str,
+    path: &str,
+    content_type: &str,
+    body: &Value,
+) -> kube::Result<Value> {
     let request = Request::builder()
         .method(method)
         .uri(path)
         .header("content-type", content_type)
         .body(body.to_string().into_bytes())
         .expect("a request");
-    let sent = client.request::<Value>(request).await;
-    sent.unwrap_or_else(|error| panic!("the test cannot {method} {path}: {error}"));
+    client.request(request).await
 }
 
 /// Makes namespaces.

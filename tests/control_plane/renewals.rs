@@ -10,7 +10,7 @@ use crate::mirror::{name, uid};
 use crate::operator::{Lag, Operator, Setup};
 use crate::physics::Machine;
 use crate::server::play;
-use crate::settle::{Fair, assert_at_rest, begin, settle};
+use crate::settle::{Fair, assert_at_rest, settle, started};
 use crate::wire::{Fault, Sent};
 use crate::world::{Make, World, writes};
 
@@ -20,10 +20,7 @@ async fn renewing() -> (World, Operator) {
         spec: json!({"failover": {"lease": "Always"}}),
         ..Make::default()
     };
-    let world = World::new(&make).await;
-    let mut operator = Operator::new(&world, &Setup::default(), Fault::None);
-    world.create_instance(&make.spec).await;
-    begin(&world, &mut operator, &mut Chance::new(93)).await;
+    let (world, mut operator) = started(&make, &Setup::default(), &mut Chance::new(93)).await;
     // the first renewal takes the promise with it
     world.heartbeat().await;
     operator.look(&Lag::default());

@@ -10,7 +10,7 @@ use crate::mirror::name;
 use crate::operator::{Lag, Operator, Passed, Setup};
 use crate::physics::Machine;
 use crate::server::play;
-use crate::settle::{Fair, begin, settle};
+use crate::settle::{Fair, settle, started};
 use crate::wire::Fault;
 use crate::world::{Make, World, writes};
 
@@ -47,11 +47,7 @@ async fn ready(setup: &Setup, mode: &str) -> (World, Operator) {
         spec: json!({"storage": {"storageClassName": "disk", "accessModes": [mode]}}),
         ..Make::default()
     };
-    let world = World::new(&make).await;
-    let mut operator = Operator::new(&world, setup, Fault::None);
-    world.create_instance(&make.spec).await;
-    begin(&world, &mut operator, &mut Chance::new(95)).await;
-    (world, operator)
+    started(&make, setup, &mut Chance::new(95)).await
 }
 
 async fn assert_ends_ready(world: World, mut operator: Operator, about: &str) {

@@ -1,9 +1,9 @@
 //! Operator and rest of the cluster in turns, until nothing more happens.
 
 use crate::chance::Chance;
-use crate::operator::{Lag, Operator, Passed};
+use crate::operator::{Lag, Operator, Passed, Setup};
 use crate::wire::Fault;
-use crate::world::World;
+use crate::world::{Make, World};
 
 /// More turns than any story needs.
 const TURNS: usize = 120;
@@ -46,6 +46,15 @@ pub async fn begin(world: &World, operator: &mut Operator, chance: &mut Chance) 
         go_on(world, operator, chance, &mut Fair, 0).await;
     }
     assert!(is_ready(), "{}", world.story());
+}
+
+/// A world whose instance is Ready, and the operator that made it so.
+pub async fn started(make: &Make, setup: &Setup, chance: &mut Chance) -> (World, Operator) {
+    let world = World::new(make).await;
+    let mut operator = Operator::new(&world, setup, Fault::None);
+    world.create_instance(&make.spec).await;
+    begin(&world, &mut operator, chance).await;
+    (world, operator)
 }
 
 async fn go_on(

@@ -12,6 +12,7 @@ use sqledge_operator::rules::Rules;
 use crate::invariant::{self, Write};
 use crate::mirror::{Key, Mirror, text, uid};
 use crate::physics::{Detach, Machine, Physics};
+use crate::process;
 use crate::rights;
 use crate::server;
 use crate::wire::{Fault, Sent, Wire};
@@ -299,13 +300,7 @@ impl World {
 
     /// The same, where the answer may be a refusal that the test is about.
     pub async fn try_send(&self, method: &str, path: &str, content_type: &str, body: Value) -> kube::Result<Value> {
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", content_type)
-            .body(body.to_string().into_bytes())
-            .expect("a request");
-        self.hand_client.request::<Value>(request).await
+        process::try_send(&self.hand_client, method, path, content_type, &body).await
     }
 
     async fn add_node(&self, name: &str, provided: bool) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::engine;
 use crate::server::Mood;
 use crate::stage::{POD, Stage, is_gone, is_possible, until};
-use crate::{LATE, LONG, LONG_STOP_AFTER, SHORT, STOP_AFTER, holder, named, renewals, renewed};
+use crate::{LATE, LONG, LONG_STOP_AFTER, SHORT, STOP_AFTER, holder, last_write, named, renewals, renewed};
 use rustix::process::Signal;
 use sqledge_operator::guard::boot;
 
@@ -93,13 +93,7 @@ fn a_renewing_guard_kills_in_time_although_its_requests_hang() {
     stage.server.mood(Mood::Silent);
     let (killed, line) = guard.says("killed the engine");
     assert!(line.contains("could not be renewed for"), "{line}");
-    let last = stage
-        .server
-        .seen()
-        .into_iter()
-        .rfind(|seen| seen.write)
-        .expect("a renewal")
-        .at;
+    let last = last_write(&stage).at;
     assert!(
         killed <= last + STOP_AFTER + LATE,
         "killed {:?} after the last renewal arrived",

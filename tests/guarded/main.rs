@@ -22,6 +22,7 @@ mod stops;
 
 use std::time::Duration;
 
+use server::Seen;
 use stage::{POD, Stage, until};
 
 /// Renewals each second, killed after three, taken over after six: the shortest that the guard accepts.
@@ -59,6 +60,12 @@ fn renewals(stage: &Stage) -> usize {
         .iter()
         .filter(|seen| seen.write && seen.status == 200)
         .count()
+}
+
+/// The last attempt to change the Lease.
+fn last_write(stage: &Stage) -> Seen {
+    let mut seen = stage.server.seen().into_iter();
+    seen.rfind(|seen| seen.write).expect("a write")
 }
 
 /// Waits until the Lease was renewed so many times more.

@@ -3,7 +3,7 @@
 use crate::engine;
 use crate::server::Mood;
 use crate::stage::{POD, Stage, is_possible, until};
-use crate::{LONG, LONG_STOP_AFTER, holder, named};
+use crate::{LONG, LONG_STOP_AFTER, holder, last_write, named};
 use rustix::process::Signal;
 use sqledge_operator::guard::boot;
 
@@ -19,12 +19,7 @@ fn sigterm_stops_in_order_and_is_acknowledged() {
         guard.signal(signal);
         assert_eq!(guard.ends().code(), Some(0));
         let clean = *stage.notes(engine::CLEAN).last().expect("an orderly stop");
-        let acknowledged = stage
-            .server
-            .seen()
-            .into_iter()
-            .rfind(|seen| seen.write)
-            .expect("a write");
+        let acknowledged = last_write(&stage);
         assert_eq!((acknowledged.status, holder(&stage)), (200, format!("stopped/{POD}")));
         assert!(acknowledged.at >= clean, "acknowledged before the end");
     }
@@ -43,12 +38,7 @@ fn what_was_started_beside_the_engine_has_ended_before_the_stop_is_acknowledged(
     guard.signal(Signal::TERM);
     assert_eq!(guard.ends().code(), Some(0));
     assert_eq!(stage.notes(engine::CLEAN).len(), 1);
-    let acknowledged = stage
-        .server
-        .seen()
-        .into_iter()
-        .rfind(|seen| seen.write)
-        .expect("a write");
+    let acknowledged = last_write(&stage);
     assert_eq!((acknowledged.status, holder(&stage)), (200, format!("stopped/{POD}")));
     let last = *stage.notes(engine::INTRUSIONS).last().expect("it wrote");
     assert!(last <= acknowledged.at, "it wrote after the acknowledgement");

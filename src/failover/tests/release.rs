@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn after_the_eviction_our_entry_and_no_other_leaves_volumes_in_use() {
     let expected = Act::ShrinkVolumesInUse {
-        node: judged("n1"),
+        node: samples::node("n1").judged,
         index: 1,
         unique_name: UNIQUE.into(),
     };

@@ -3,8 +3,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::cluster::Judged;
-use crate::scene::{NodeFacts, NodeReady};
+use crate::scene::NodeFacts;
 
 /// The claim remembers that there was one.
 fn without_a_lease() -> World {
@@ -56,24 +55,8 @@ fn a_lease_begins_sealed_or_for_the_pod_of_record_that_is_at_the_volume() {
 
 fn node(unchanged: u64) -> NodeFacts {
     NodeFacts {
-        judged: Judged {
-            namespace: String::new(),
-            name: "n1".into(),
-            uid: "uid-n1".into(),
-            resource_version: "7".into(),
-        },
         lease_unchanged: Some(Duration::from_secs(unchanged)),
-        lease_renewed: true,
-        renewed_since_release: false,
-        reported_since_release: false,
-        report: None,
-        ready: NodeReady::True,
-        schedulable: true,
-        out_of_service: false,
-        is_provided: false,
-        labels: std::collections::BTreeMap::new(),
-        volumes_in_use: Vec::new(),
-        volumes_attached: Vec::new(),
+        ..samples::node("n1")
     }
 }
 
