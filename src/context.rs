@@ -4,6 +4,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
+
 use crate::api::SqlEdgeInstance;
 use crate::cluster::Cluster;
 use crate::events::Events;
@@ -49,6 +51,7 @@ pub struct Memory {
     passwords: Mutex<HashMap<String, (Instant, Password)>>,
     volumes: Mutex<HashMap<String, Volume>>,
     written: Mutex<HashMap<String, Written>>,
+    detaching: Mutex<HashMap<String, (Timestamp, Instant)>>,
 }
 
 /// A resource as our last status write returned it, and the resourceVersions that it and the writes just before it replaced.
@@ -75,9 +78,21 @@ impl Memory {
     /// As if all reads so far had been made that much earlier; for tests, which do not wait.
     pub fn age(&self, by: Duration) {
         let mut passwords = self.passwords.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, _) in passwords.values_mut() {
+        let mut detaching = self.detaching.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = detaching.values_mut().map(|(_, seen)| seen);
+        for at in passwords.values_mut().map(|(at, _)| at).chain(seen) {
             *at = at.checked_sub(by).unwrap_or(*at);
         }
+    }
+
+    /// For how long a detach that began then has been seen under way, by the monotonic clock of this process.
+    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
+    pub fn seen_for(&self, instance_uid: &str, began: Timestamp) -> Duration {
+        let mut detaching = self.detaching.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = detaching.get(instance_uid).filter(|(of, _)| *of == began);
+        let seen = seen.map_or_else(Instant::now, |(_, seen)| *seen);
+        detaching.insert(instance_uid.to_owned(), (began, seen));
+        seen.elapsed()
     }
 
     /// The password of an instance, unless it is older than `max_age`.
@@ -121,6 +136,10 @@ impl Memory {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|key, _| lives(&of(key)));
+        self.detaching
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|uid, _| lives(uid));
     }
 
     /// The volume of a binding (UIDs of instance and claim), if it was read before.
@@ -191,6 +210,21 @@ mod tests {
         resource.metadata.uid = Some("uid".into());
         resource.metadata.resource_version = Some(version.into());
         resource
+    }
+
+    #[test]
+    fn a_detach_is_timed_from_when_this_process_first_saw_it_and_each_by_itself() {
+        let memory = Memory::default();
+        let (first, second) = (Timestamp::UNIX_EPOCH, Timestamp::MAX);
+        let minute = Duration::from_secs(60);
+        assert!(
+            memory.seen_for("uid", first) < minute,
+            "it began long ago by another clock"
+        );
+        memory.age(minute);
+        assert!(memory.seen_for("uid", first) >= minute);
+        assert!(memory.seen_for("uid", second) < minute);
+        assert!(memory.seen_for("other", first) < minute);
     }
 
     #[test]

@@ -29,7 +29,7 @@ mod verdict;
 use std::time::Duration;
 
 use crate::rules::{Rule, Rules};
-use crate::scene::{Holder, Login, NodeFacts, PodFacts, Pulse, Right, Scene};
+use crate::scene::{Holder, LeaseFacts, Login, NodeFacts, PodFacts, Pulse, Right, Scene};
 
 use admission::admit;
 pub use placement::UNSCHEDULABLE;
@@ -87,14 +87,14 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
             "claim {} is gone while pod {name} runs, and nothing can be recorded",
             scene.claim.name
         );
-        return waiting(State::Held, "ClaimMissing", message, STEADY);
+        return waiting(State::Running, "ClaimMissing", message, STEADY);
     }
     if scene.claim.holder.as_ref() != Some(&holder) {
         let message = format!(
             "recording that pod {name} on node {node} holds claim {}",
             scene.claim.name
         );
-        return acting(State::Held, "Recording", message, Act::Record(holder));
+        return acting(State::Running, "Recording", message, Act::Record(holder));
     }
     let alive = scene.pulse(node) == Pulse::Alive;
     let expired = matches!(right, Right::Expired { .. });
@@ -127,10 +127,11 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
             format!("node {node} is dead or was given up, but a finalizer keeps its pod {name}; remove the finalizer");
         return waiting(State::Blocked, "FinalizerHolds", message, STEADY);
     }
-    if alive && is_given_up(scene, rules, node) && !scene.claim.avoid.contains(node) {
-        if let Some(verdict) = unheard(scene, rules, node) {
-            return verdict;
-        }
+    let given_up = alive && is_given_up(scene, rules, node);
+    if let Some(verdict) = unheard(scene, rules, node).filter(|_| given_up) {
+        return verdict;
+    }
+    if given_up && !scene.claim.has_lost(node) {
         let message = format!(
             "the Lease of the database on node {node} has expired, and nothing was heard of that node since; writing it down as lost"
         );
@@ -201,14 +202,14 @@ fn healthy(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, right: Right
         && scene.claim.has_lost(node)
     {
         let message = format!("pod {name} runs on node {node}, which is not lost any more");
-        return acting(State::Held, "Recording", message, Act::Record(holder.clone()));
+        return acting(State::Running, "Recording", message, Act::Record(holder.clone()));
     }
     let mut look = look_again(scene, node);
     if let Right::Renewed(left) = right {
         look = look.min(before_decision(scene, left));
     }
     let message = format!("pod {name} runs on node {node}");
-    waiting(State::Held, "PodRunning", message, look)
+    waiting(State::Running, "PodRunning", message, look)
 }
 
 /// Whether a node whose own Lease is still fresh is treated like a silent one: its database has not renewed for its time, and the node has given no
@@ -218,28 +219,29 @@ fn is_given_up(scene: &Scene, rules: Rules, node: &str) -> bool {
     let (Some(lease), Some(facts)) = (&scene.lease, scene.nodes.get(node)) else {
         return false;
     };
-    let every = lease
-        .record
-        .orders
-        .renewal
-        .map_or(Duration::ZERO, |renewal| renewal.every);
     // one without a Lease of its own says nothing this way
-    let heard_of = facts
-        .lease_unchanged
-        .is_none_or(|unchanged| unchanged + every * 2 <= lease.unchanged);
+    let heard_of = facts.lease_unchanged.is_none() || was_heard_of(lease, facts);
     revokes(scene, rules) && scene.fast_detach && !heard_of
+}
+
+/// Whether a node has renewed its own Lease since the database renewed its for the last time, and not in the moment between that and the fault.
+fn was_heard_of(lease: &LeaseFacts, node: &NodeFacts) -> bool {
+    let renewal = lease.record.orders.renewal;
+    let every = renewal.map_or(Duration::ZERO, |renewal| renewal.every);
+    // that a Lease is there is no sign of life, only that it changes
+    node.lease_renewed
+        && node
+            .lease_unchanged
+            .is_some_and(|unchanged| unchanged + every * 2 <= lease.unchanged)
 }
 
 /// The brake before a node is given up that is not silent yet: others may have been lost together with it, and are not silent yet either. Kubelets
 /// renew every 10 s, so that it takes no longer until the living were heard of.
 fn unheard(scene: &Scene, rules: Rules, node: &str) -> Option<Verdict> {
     let lease = scene.lease.as_ref()?;
-    let since = |facts: &NodeFacts| {
-        facts
-            .lease_unchanged
-            .is_none_or(|unchanged| unchanged < lease.unchanged)
-    };
-    let unheard = scene.nodes.values().filter(|facts| !since(facts)).count();
+    // one without a Lease of its own says nothing either way
+    let may_be_lost = |facts: &&NodeFacts| facts.lease_unchanged.is_some() && !was_heard_of(lease, facts);
+    let unheard = scene.nodes.values().filter(may_be_lost).count();
     if !rules.has(Rule::Brake) || !are_too_many(unheard, scene.nodes.len()) {
         return None;
     }
@@ -254,7 +256,7 @@ fn are_too_many(silent: usize, all: usize) -> bool {
     silent >= BRAKE_NODES && silent * 100 >= all * BRAKE_PERCENT
 }
 
-/// While the database answers the operator itself, nothing is moved (P6).
+/// While the database answers the operator itself, nothing is moved.
 fn asked(scene: &Scene, rules: Rules, node: &str, expired: bool, confirmed: bool) -> Option<Verdict> {
     if !rules.has(Rule::LoginCounts) || expired && scene.policy.moves_while_it_answers {
         return None;
@@ -330,7 +332,7 @@ fn brake(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> Option<Ver
         "{} of {all} nodes are silent ({}), which may mean that this operator is cut off; nothing is fenced until fewer are silent, or {}",
         silent.len(),
         silent.join(", "),
-        word(scene, holder, node)
+        word(scene, holder, &format!("node {node} is certainly off"))
     );
     Some(waiting(State::Blocked, "TooManyNodesSilent", message, STEADY))
 }

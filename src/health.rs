@@ -44,7 +44,7 @@ impl Finding {
 
 /// Whether the database serves: the operator's login succeeded at the pod that holds the volume, and the engine can use every database on it.
 pub fn is_serving(world: &World, verdict: &Verdict) -> bool {
-    matches!(verdict.state, State::Held | State::Suspect)
+    matches!(verdict.state, State::Running | State::Suspect)
         && world.scene.login == Login::Succeeded
         && world.broken_databases.is_empty()
 }
@@ -58,7 +58,7 @@ pub fn explain(world: &World, plan: &Plan, verdict: &Verdict) -> Finding {
         return Finding::new("Creating", format!("making claim {}", world.instance.claim_name));
     }
     match verdict.state {
-        State::Held => {}
+        State::Running => {}
         // where the scheduler chooses the volume's place, a claim is pending because its pod is
         State::Scheduling if volume_is_pending(world) && !is_unschedulable_itself(verdict) => {
             return pending_volume(world);
@@ -68,6 +68,7 @@ pub fn explain(world: &World, plan: &Plan, verdict: &Verdict) -> Finding {
         | State::Blocked
         | State::Sealing
         | State::Evicting
+        | State::Releasing
         | State::Detaching
         | State::Opening
         | State::Scheduling
@@ -255,7 +256,7 @@ mod tests {
 
     fn held() -> Verdict {
         Verdict {
-            state: State::Held,
+            state: State::Running,
             reason: "PodRunning",
             message: "pod orders-1 runs on node n1".into(),
             recheck: Duration::from_secs(5),

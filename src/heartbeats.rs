@@ -112,13 +112,22 @@ impl Heartbeats {
         })
     }
 
-    /// For a time nothing could be seen: what did not change meanwhile has been unchanged since now.
+    /// For so long, until now, nothing could be seen: that time does not count.
     #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
-    pub fn begin_anew(&self) {
+    pub fn leave_out(&self, blind: Duration) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
         for beat in book.beats.values_mut() {
-            beat.since = Instant::now();
+            beat.since = beat.since.checked_add(blind).map_or(now, |since| since.min(now));
         }
+    }
+
+    /// Whether something newer than this version was seen; a cache that shows it lags.
+    pub fn knows_newer(&self, node: &str, version: &str) -> bool {
+        let book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        book.beats
+            .get(node)
+            .is_some_and(|beat| is_older(version, &beat.version))
     }
 
     /// As if all that was seen so far had been seen that much earlier; for tests, which do not wait.
@@ -207,13 +216,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn after_a_time_without_sight_nothing_has_been_unchanged_for_long() {
+    fn a_time_without_sight_does_not_count_as_unchanged() {
         let beats = Heartbeats::default();
         beats.saw("shop/orders-writer", "7");
-        beats.age(Duration::from_secs(60));
-        assert!(beats.of("shop/orders-writer").expect("a beat").unchanged >= Duration::from_secs(60));
-        beats.begin_anew();
-        assert!(beats.of("shop/orders-writer").expect("a beat").unchanged < Duration::from_secs(60));
+        let unchanged = || beats.of("shop/orders-writer").expect("a beat").unchanged.as_secs();
+        beats.age(Duration::from_secs(600));
+        beats.leave_out(Duration::from_secs(200));
+        assert_eq!(unchanged(), 400);
+        beats.leave_out(Duration::from_secs(1000));
+        assert_eq!(unchanged(), 0, "not in the future");
     }
 
     #[test]

@@ -96,6 +96,8 @@ struct Seen {
     ours: Option<Lease>,
     /// The API server did not answer the last time.
     away: bool,
+    /// When it last did.
+    answered: Instant,
 }
 
 /// Takes part in the election until the process ends; then gives the Lease back, so that the next leader need not wait.
@@ -103,17 +105,17 @@ pub struct Elector {
     cluster: Cluster,
     identity: Identity,
     sender: watch::Sender<Option<Instant>>,
-    /// What hears that the API server answers again, before anybody leads.
-    answers_again: Box<dyn Fn() + Send + Sync>,
+    /// What hears that the API server answers again, and after how long, before anybody leads.
+    answers_again: Box<dyn Fn(Duration) + Send + Sync>,
 }
 
 impl Elector {
-    /// An elector and what it knows. `answers_again` is called when the API server, which did not answer for a while, does so: what was not seen to
-    /// change in that time may have changed, and a guard that was as blind has not renewed yet.
+    /// An elector and what it knows. `answers_again` is called when the API server, which did not answer for a while, does so, with how long
+    /// that was: what was not seen to change in that time may have changed, and a guard that was as blind could not renew.
     pub fn new(
         cluster: Cluster,
         identity: Identity,
-        answers_again: impl Fn() + Send + Sync + 'static,
+        answers_again: impl Fn(Duration) + Send + Sync + 'static,
     ) -> (Self, Leadership) {
         let (sender, renewed) = watch::channel(None);
         (
@@ -135,6 +137,7 @@ impl Elector {
             since: Instant::now(),
             ours: None,
             away: false,
+            answered: Instant::now(),
         };
         let elect = async {
             loop {
@@ -197,10 +200,12 @@ impl Elector {
         Ok(())
     }
 
+    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
     fn hear_again(&self, seen: &mut Seen) {
         if std::mem::take(&mut seen.away) {
-            (self.answers_again)();
+            (self.answers_again)(seen.answered.elapsed());
         }
+        seen.answered = Instant::now();
     }
 
     /// Changed in place, so that uid and resourceVersion make the PUT a compare-and-swap.

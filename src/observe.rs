@@ -131,7 +131,7 @@ impl Parts {
             login: Login::NotTried,
             confirmed_dead: instance.confirm_node_dead.clone(),
             fast_detach: context.settings.fast_detach == Switch::Enabled,
-            detaching_for: facts::detaching_for(resource, now),
+            detaching_for: facts::detaching_for(resource, &context.memory),
             // one that is not ours is none for the decision, which would write to it; the plan says what is to be done about it
             lease: lease
                 .filter(|lease| instance.owns(*lease))
@@ -173,8 +173,25 @@ async fn guard(context: &Context, instance: &Instance) -> Result<GuardObjects> {
         account: child::<ServiceAccount>(context, &caches.accounts, namespace, &name).await?,
         role: child::<Role>(context, &caches.roles, namespace, &name).await?,
         binding: child::<RoleBinding>(context, &caches.bindings, namespace, &name).await?,
-        lease: child::<Lease>(context, &caches.leases, namespace, &lease).await?,
+        lease: newest_lease(
+            context,
+            instance,
+            child(context, &caches.leases, namespace, &lease).await?,
+        )
+        .await?,
     })
+}
+
+/// A cache that shows an older Lease than a read has shown lags, and would be judged with the age of the newer one.
+async fn newest_lease(context: &Context, instance: &Instance, cached: Option<Lease>) -> Result<Option<Lease>> {
+    let lags = |lease: &Lease| {
+        let version = lease.resource_version().unwrap_or_default();
+        context.renewals.knows_newer(&facts::renewal_key(lease), &version)
+    };
+    if cached.as_ref().is_some_and(lags) {
+        return fresh::lease(context, instance).await;
+    }
+    Ok(cached)
 }
 
 fn cached_pods(context: &Context, instance: &Instance) -> Vec<Pod> {

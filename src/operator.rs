@@ -33,7 +33,7 @@ pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> 
     let renewals = Arc::new(Heartbeats::default());
     let (elector, leadership) = Elector::new(cluster.clone(), identity.clone(), {
         let renewals = renewals.clone();
-        move || renewals.begin_anew()
+        move |away| renewals.leave_out(away)
     });
     let (synced, is_synced) = watch::channel(false);
     tokio::spawn({

@@ -7,7 +7,7 @@ pub use record::DETACHING;
 
 use crate::api::SqlEdgeInstanceStatus;
 use crate::error::Error;
-use crate::failover::Verdict;
+use crate::failover::{State, Verdict};
 use crate::health::{self, Finding};
 use crate::instance::{Instance, Invalid};
 use crate::plan::Plan;
@@ -39,18 +39,7 @@ pub fn of(world: &World, plan: &Plan, verdict: &Verdict, failed: Option<&Error>)
         &finding.message,
     );
     let stuck = (!serving && finding.needs_a_human(verdict)).then_some(&finding);
-    stalled(&mut conditions, plan, stuck, failed);
-    let settled = serving && plan.steps.is_empty() && plan.problem.is_none();
-    conditions.set(
-        "Reconciling",
-        if settled { FALSE } else { TRUE },
-        if settled { "Settled" } else { finding.reason },
-        if settled {
-            "nothing is left to do"
-        } else {
-            &finding.message
-        },
-    );
+    progress(&mut conditions, plan, stuck, failed, (!serving).then_some(&finding));
     volume_bound(&mut conditions, world);
     address_assigned(&mut conditions, world, address.as_deref());
     let reachable = conditions::reachable(&world.scene.login);
@@ -60,8 +49,12 @@ pub fn of(world: &World, plan: &Plan, verdict: &Verdict, failed: Option<&Error>)
     let records = record::advance(world, verdict, serving, &previous);
     match &records.current {
         Some(record) => {
-            let message = format!("{}; {}", record.reason, verdict.message);
-            conditions.set("FailoverInProgress", TRUE, verdict.reason, &message);
+            let message = format!("{}; {}", record.reason, finding.message);
+            conditions.set("FailoverInProgress", TRUE, finding.reason, &message);
+        }
+        // it serves, so that nothing else says that its node does not
+        None if verdict.state == State::Suspect => {
+            conditions.set("FailoverInProgress", FALSE, verdict.reason, &verdict.message);
         }
         None => conditions.set("FailoverInProgress", FALSE, "NoFailover", "no failover is under way"),
     }
@@ -124,20 +117,46 @@ pub fn of_invalid(
     }
 }
 
-fn stalled(conditions: &mut Conditions, plan: &Plan, stuck: Option<&Finding>, failed: Option<&Error>) {
-    match (plan.problem.as_ref().filter(|problem| !problem.passes), stuck, failed) {
-        (Some(problem), _, _) => {
-            conditions.set("Stalled", TRUE, problem.reason, &problem.message);
-            if problem.reason == "NameConflict" {
-                conditions.set("NameConflict", TRUE, problem.reason, &problem.message);
-            }
-        }
-        (None, Some(stuck), _) => conditions.set("Stalled", TRUE, stuck.reason, &stuck.message),
+/// `Stalled` and `Reconciling`. kstatus reads a resource as failed by the first and as in progress by the second, and asks the second first: never
+/// are both True.
+fn progress(
+    conditions: &mut Conditions,
+    plan: &Plan,
+    stuck: Option<&Finding>,
+    failed: Option<&Error>,
+    not_serving: Option<&Finding>,
+) {
+    let lasting = plan.problem.as_ref().filter(|problem| !problem.passes);
+    let stalled = match (lasting, stuck, failed) {
+        (Some(problem), _, _) => Some((problem.reason, problem.message.clone())),
+        (None, Some(stuck), _) => Some((stuck.reason, stuck.message.clone())),
         // anything else passes by itself
         (None, None, Some(error)) if matches!(error.reason(), "Forbidden" | "Invalid") && !error.is_moved() => {
-            conditions.set("Stalled", TRUE, error.reason(), &error.to_string());
+            Some((error.reason(), error.to_string()))
         }
-        (None, None, _) => conditions.set("Stalled", FALSE, "Progressing", "nothing stands in the way"),
+        (None, None, _) => None,
+    };
+    if let Some((reason, message)) = stalled {
+        conditions.set("Stalled", TRUE, reason, &message);
+        conditions.set("Reconciling", FALSE, reason, &message);
+        if reason == "NameConflict" {
+            conditions.set("NameConflict", TRUE, reason, &message);
+        }
+        return;
+    }
+    conditions.set("Stalled", FALSE, "Progressing", "nothing stands in the way");
+    match (not_serving, &plan.problem) {
+        (Some(finding), _) => conditions.set("Reconciling", TRUE, finding.reason, &finding.message),
+        (None, Some(problem)) => conditions.set("Reconciling", TRUE, problem.reason, &problem.message),
+        (None, None) if !plan.steps.is_empty() => {
+            conditions.set(
+                "Reconciling",
+                TRUE,
+                "Applying",
+                "objects of the instance are being changed to what its spec says",
+            );
+        }
+        (None, None) => conditions.set("Reconciling", FALSE, "Settled", "nothing is left to do"),
     }
 }
 
@@ -209,3 +228,6 @@ fn address(service: &Service) -> Option<String> {
     }
     spec.cluster_ip.clone().filter(|ip| !ip.is_empty() && ip != "None")
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,14 +10,14 @@ use crate::lease::{After, Hold, Seal};
 use crate::rules::{Rule, Rules};
 use crate::scene::{Attachment, Holder, Proof, Pulse, Right, Scene};
 
-/// How a human gives their word.
-pub(super) fn word(scene: &Scene, holder: &Holder, node: &str) -> String {
+/// How a human gives their word, and when.
+pub(super) fn word(scene: &Scene, holder: &Holder, when: &str) -> String {
     let other = match &scene.confirmed_dead {
         Some(pod) if *pod != holder.pod => " (the one that stands there names another pod)",
         _ => "",
     };
     format!(
-        "set the annotation {CONFIRM_NODE_DEAD}={} once node {node} is certainly off{other}",
+        "set the annotation {CONFIRM_NODE_DEAD}={} once {when}{other}",
         holder.pod
     )
 }
@@ -36,8 +36,17 @@ pub(super) fn held(scene: &Scene, node: &str, holder: &Holder) -> Verdict {
         .as_ref()
         .and_then(|v| v.driver.as_deref())
         .unwrap_or("(no CSI driver)");
-    let word = word(scene, holder, node);
+    let off = if class == DriverClass::NeedsFence {
+        "fenced or off"
+    } else {
+        "off"
+    };
+    let word = word(scene, holder, &format!("node {node} is certainly {off}"));
     let (reason, message) = match class {
+        DriverClass::Local => (
+            "NoFailoverPossible",
+            format!("node {node} is silent and the volume lives on it; it comes back with the node"),
+        ),
         _ if scene.policy.proof == Proof::Manual => (
             "WaitsForWord",
             format!("node {node} is silent and spec.failover.proof is Manual; {word}"),
@@ -46,14 +55,11 @@ pub(super) fn held(scene: &Scene, node: &str, holder: &Holder) -> Verdict {
             "NothingPromised",
             format!("node {node} is silent and its database had not promised to stop by itself; {word}"),
         ),
-        DriverClass::Local => (
-            "NoFailoverPossible",
-            format!("node {node} is silent and the volume lives on it; it comes back with the node"),
-        ),
         DriverClass::NeedsFence => (
             "FenceMissing",
             format!(
-                "node {node} is silent and driver {driver} proves nothing without a network fence; fence the node and {word}"
+                "node {node} is silent and driver {driver} proves nothing without a network fence; fence the node or \
+                 power it off, and {word}"
             ),
         ),
         DriverClass::Busy => (
@@ -69,8 +75,8 @@ pub(super) fn held(scene: &Scene, node: &str, holder: &Holder) -> Verdict {
         DriverClass::Unknown => (
             "DriverClassUnknown",
             format!(
-                "node {node} is silent and nothing is known about what a detach by driver {driver} proves; declare it in the operator's \
-                 setting driverClasses, or {word}"
+                "node {node} is silent and nothing is known about what a detach by driver {driver} proves; declare it in \
+                 spec.failover.driverClass or in the operator's setting driverClasses, or {word}"
             ),
         ),
         // unreachable by the caller's check; worded so that it would still be true
@@ -208,7 +214,7 @@ fn lease_may_prove(scene: &Scene, rules: Rules, right: Right) -> bool {
         }
 }
 
-/// O3. The Lease is taken from the holder before anything is, so that no container of its pod (on a node that comes back, say) wins it while
+/// The Lease is taken from the holder before anything is, so that no container of its pod (on a node that comes back, say) wins it while
 /// its volume is being taken away.
 pub(super) fn seal(scene: &Scene, rules: Rules, holder: &Holder, node: &str) -> Option<Verdict> {
     let lease = scene.lease.as_ref().filter(|_| rules.has(Rule::SealFirst))?;
@@ -282,6 +288,11 @@ fn node_released(
             (word, _) => word,
         };
     }
+    // taken away while the node was lost, it stays so, and the next pod is kept off the node until that has reported: which a kubelet does only every
+    // 5 min where nothing has changed on its list
+    if scene.claim.has_lost(node) && revokes(scene, rules) && !scene.in_use(node) && is_detached(scene, rules, node) {
+        return Ok(Evidence::StorageRevoked);
+    }
     let renewed = facts.is_some_and(|n| n.renewed_since_release) || !rules.has(Rule::RenewedSince);
     // once a failover has begun, the operator may have taken the volume off that list itself
     let taken = matches!(scene.right(&holder.pod, rules), Right::Sealed(_)) || scene.claim.has_lost(node);
@@ -291,14 +302,14 @@ fn node_released(
         let message = format!(
             "waiting for node {node} to report that it has unmounted the volume of claim {claim} (every 10 s){lasts}"
         );
-        return Err(Box::new(waiting(State::Detaching, "NodeReleasing", message, SOON)));
+        return Err(Box::new(waiting(State::Releasing, "NodeReleasing", message, SOON)));
     }
     if let Some(attachment) = scene.attachment(node).filter(|_| rules.has(Rule::ReleasedIsDetached)) {
         let message = format!(
             "waiting for the volume of claim {claim} to be detached from node {node}{}",
             refusal(attachment)
         );
-        return Err(Box::new(waiting(State::Detaching, "Detaching", message, SOON)));
+        return Err(Box::new(waiting(State::Releasing, "Detaching", message, SOON)));
     }
     Ok(Evidence::NodeReleased)
 }
@@ -335,13 +346,10 @@ fn refusal(attachment: &Attachment) -> String {
 fn detach(scene: &Scene, rules: Rules, node: &str, attachment: &Attachment) -> Verdict {
     let unique_name = scene.volume.as_ref().and_then(|v| v.unique_name.clone());
     let facts = scene.nodes.get(node);
-    let message = format!(
-        "taking the volume of claim {} from dead node {node}; after {} s without progress its attachment is deleted{}",
-        scene.claim.name,
-        scene.timing.detach_fallback.as_secs(),
-        refusal(attachment)
-    );
+    let claim = &scene.claim.name;
+    let refusal = refusal(attachment);
     if attachment.deleting {
+        let message = format!("waiting for the driver to take the volume of claim {claim} from node {node}{refusal}");
         return waiting(State::Detaching, "Detaching", message, SOON);
     }
     let listed = facts.zip(unique_name.as_ref()).and_then(|(facts, unique)| {
@@ -359,7 +367,18 @@ fn detach(scene: &Scene, rules: Rules, node: &str, attachment: &Attachment) -> V
     let overdue = patience.is_zero() || scene.detaching_for.is_some_and(|waited| waited >= patience);
     // a kubelet that writes is back, and what it listed last must stay its own word
     let is_back = scene.has_reported(node) && rules.has(Rule::ReportedSince);
-    if let Some((node, index, unique_name)) = listed.filter(|_| scene.fast_detach && !overdue && !is_back) {
+    if overdue {
+        let message = format!("deleting the attachment of claim {claim}'s volume to node {node}{refusal}");
+        let act = Act::DeleteAttachment {
+            attachment: attachment.judged.clone(),
+        };
+        return acting(State::Detaching, "Detaching", message, act);
+    }
+    let message = format!(
+        "taking the volume of claim {claim} from node {node}; after {} s without progress its attachment is deleted{refusal}",
+        patience.as_secs()
+    );
+    if let Some((node, index, unique_name)) = listed.filter(|_| scene.fast_detach && !is_back) {
         return acting(
             State::Detaching,
             "Detaching",
@@ -368,16 +387,6 @@ fn detach(scene: &Scene, rules: Rules, node: &str, attachment: &Attachment) -> V
                 node,
                 index,
                 unique_name,
-            },
-        );
-    }
-    if overdue {
-        return acting(
-            State::Detaching,
-            "Detaching",
-            message,
-            Act::DeleteAttachment {
-                attachment: attachment.judged.clone(),
             },
         );
     }

@@ -10,7 +10,7 @@ use crate::scene::Holder;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// A pod has the volume and nothing speaks against it.
-    Held,
+    Running,
     /// The holder's node is silent, but a rule forbids to act yet.
     Suspect,
     /// The holder is being deleted and its node is alive: it stops in order.
@@ -19,8 +19,10 @@ pub enum State {
     Blocked,
     /// The Lease is being taken from the holder, so that no container of its pod may start an engine any more.
     Sealing,
-    /// The holder's pod object is being removed because its node is dead.
+    /// The holder's pod object is being removed without grace: its node is dead, or its engine has ended.
     Evicting,
+    /// The pod is gone, and its node lives: it unmounts the volume, reports that, and the volume is detached as always.
+    Releasing,
     /// The pod is gone; the volume is being taken from the old node.
     Detaching,
     /// The proof is there; the gate of the next pod is being opened.
@@ -55,21 +57,21 @@ pub enum Act {
     Record(Holder),
     /// Write down that a pinned pod could not be placed, and delete that pod, which never ran.
     RefusePin { pod: Judged, node: String },
-    /// Delete the pod of a dead node without grace.
+    /// Delete the pod without grace: its node is dead, or its engine has ended or may not run any more.
     Evict { pod: Judged },
     /// Delete the pod of a live node with its own grace, so that the kubelet reports its end before the object goes.
     Stop { pod: Judged },
     /// Write down that a node was lost, before the volume is taken from it.
     Lose { node: String },
-    /// Take our entry, at that index, out of `status.volumesInUse` of the dead node.
+    /// Take our entry, at that index, out of `status.volumesInUse` of a lost node.
     ShrinkVolumesInUse {
         node: Judged,
         index: usize,
         unique_name: String,
     },
-    /// The fallback: delete the attachment to the dead node.
+    /// The fallback: delete the attachment to a lost node.
     DeleteAttachment { attachment: Judged },
-    /// Take the Lease from its holder (O3).
+    /// Take the Lease from its holder.
     Seal { lease: Judged, seal: Seal },
     /// Let the pod at the volume: first the Lease names it, where there is one that does not do so yet, then its gate opens, pinned to a host
     /// name or kept off nodes. A crash between the two leaves a Lease that is for a pod behind its gate, which harms nobody.
@@ -98,26 +100,29 @@ pub enum Evidence {
     PinnedRestart,
     /// The kubelet reported every container of the holder as ended.
     PodStopped,
-    /// E1
+    /// The guard acknowledged an orderly stop (E1).
     GuardStopped,
-    /// E2
+    /// A guard that had promised to stop by itself did not renew its Lease in time (E2).
     LeaseExpired,
-    /// E0
+    /// The node lives and its kubelet has unmounted the volume (E0).
     NodeReleased,
-    /// E3
+    /// The storage ended the node's access (E3).
     StorageRevoked,
-    /// E4
+    /// The machine is gone (E4).
     NodeGone,
-    /// E5
+    /// A human said that the node is off (E5).
     ConfirmedDead,
 }
 
 impl Act {
     /// Whether everything it is judged on must be read again first. Only writing down where the pod of record runs needs it not: it carries its
-    /// own compare-and-swap and changes nothing that a proof rests on.
+    /// own compare-and-swap and changes nothing that a proof rests on. Written down once more it takes back that its node was lost, which proofs
+    /// do rest on.
     pub fn needs_quorum(&self, current: Option<&Holder>) -> bool {
         match self {
-            Self::Record(holder) => current.is_none_or(|current| current.pod != holder.pod),
+            Self::Record(holder) => {
+                current.is_none_or(|current| current.pod != holder.pod || current.node == holder.node)
+            }
             Self::OpenGate { .. }
             | Self::RefusePin { .. }
             | Self::Evict { .. }

@@ -11,6 +11,7 @@ use kube::ResourceExt as _;
 
 use crate::api::{self, LeaseRenewal, SqlEdgeInstance};
 use crate::cluster::Judged;
+use crate::context::Memory;
 use crate::desired;
 use crate::driver_class::{self, DriverClass};
 use crate::heartbeats::Heartbeats;
@@ -88,7 +89,7 @@ pub fn renewal_key(lease: &Lease) -> String {
     format!("{}/{}", lease.namespace().unwrap_or_default(), lease.name_any())
 }
 
-/// The Lease, and for how long it has been seen unchanged (O1); one that was never seen before begins now.
+/// The Lease, and for how long it has been seen unchanged; one that was never seen before begins now.
 pub fn lease(lease: &Lease, renewals: &Heartbeats) -> Option<LeaseFacts> {
     let key = renewal_key(lease);
     renewals.saw(&key, &lease.resource_version().unwrap_or_default());
@@ -282,15 +283,12 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
     Some((name, facts))
 }
 
-/// By the record in the status: for how long the volume is being taken from the old node.
-pub fn detaching_for(resource: &SqlEdgeInstance, now: Timestamp) -> Option<Duration> {
-    let failover = resource.status.as_ref()?.failover.as_ref()?;
-    let phase = failover
-        .phases
-        .iter()
-        .rev()
-        .find(|phase| phase.name == crate::status::DETACHING)?;
-    Some(elapsed(phase.started_at.0, now))
+/// For how long this process has seen that the volume is being taken from the old node. The time at which that phase began stands in the status, but
+/// may be by another replica's clock.
+pub fn detaching_for(resource: &SqlEdgeInstance, memory: &Memory) -> Option<Duration> {
+    let phase = resource.status.as_ref()?.failover.as_ref()?.phases.last()?;
+    let under_way = phase.name == crate::status::DETACHING && phase.milliseconds.is_none();
+    under_way.then(|| memory.seen_for(resource.metadata.uid.as_deref().unwrap_or_default(), phase.started_at.0))
 }
 
 fn judged(pod: &Pod) -> Judged {

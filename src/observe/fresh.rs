@@ -5,7 +5,7 @@
 //!    in while the rest was read;
 //! 2. pods;
 //! 3. attachments: an attachment that is gone counts only behind the pod, for which it could come again. And the nodes' Leases: what is to
-//!    count as "renewed after the pod was gone" (E0) begins with what they are *after* a read of the pods has shown that it is;
+//!    count as "renewed after the pod was gone" begins with what they are *after* a read of the pods has shown that it is;
 //! 4. the nodes: a volume that a node has just begun to use is seen behind its renewal.
 
 use std::collections::BTreeSet;
@@ -109,7 +109,7 @@ pub async fn look_again(context: &Context, world: &World) -> Result<Option<Box<W
     Ok(Some(Box::new(again)))
 }
 
-async fn lease(context: &Context, instance: &Instance) -> Result<Option<Lease>> {
+pub async fn lease(context: &Context, instance: &Instance) -> Result<Option<Lease>> {
     if !instance.is_guarded() {
         return Ok(None);
     }

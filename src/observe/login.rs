@@ -43,6 +43,7 @@ pub fn recall(context: &Context, world: &mut World) {
         _ if goal.address.is_none() => no_address(&goal),
         None => Login::NotTried,
         Some(_) if !goal.runs && goal.suspicious_for.is_none() => Login::NotTried,
+        Some(ended) if is_outdated(&ended.attempt, ended.at.elapsed(), context.timing.asking()) => Login::NotTried,
         Some(Ended { attempt, .. }) => {
             if let Attempt::Succeeded { version, broken } = &attempt {
                 world.engine_version = Some(version.clone());
@@ -133,6 +134,12 @@ fn patience(last: &Attempt, suspicious_for: Option<Duration>, ready: bool) -> Du
     }
 }
 
+/// Silence allows to move a database, and so has to be of now: a replica that leads since a moment ago may remember one from long before. While
+/// nobody answers it is asked again and again.
+fn is_outdated(last: &Attempt, age: Duration, asking: Duration) -> bool {
+    matches!(last, Attempt::NoAnswer(_)) && age > (SILENCE + asking) * 2
+}
+
 fn meaning(attempt: Attempt, secret: &SecretFacts) -> Login {
     match attempt {
         Attempt::Succeeded { .. } => Login::Succeeded,
@@ -148,6 +155,27 @@ fn meaning(attempt: Attempt, secret: &SecretFacts) -> Login {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_silence_grows_old() {
+        let asking = Duration::from_millis(4_400);
+        let silent = Attempt::NoAnswer("no answer within 2 s".into());
+        for (result, seconds, outdated) in [
+            // the next attempt began 3 s later and has not ended yet
+            (&silent, 8, false),
+            (&silent, 14, false),
+            (&silent, 15, true),
+            (&Attempt::WrongPassword, 3600, false),
+            (&Attempt::NotYet("recovering".into()), 3600, false),
+        ] {
+            let age = Duration::from_secs(seconds);
+            assert_eq!(
+                is_outdated(result, age, asking),
+                outdated,
+                "{result:?} of {seconds} s ago"
+            );
+        }
+    }
 
     #[test]
     fn a_result_stands_as_long_as_it_says_something() {

@@ -40,10 +40,15 @@ pub fn advance(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEd
             last,
         };
     }
+    let pod = world.current_pod();
+    if record.from_pod_uid.is_some() && pod.and_then(|pod| pod.metadata.uid.as_ref()) == record.from_pod_uid.as_ref() {
+        // its node came back before anything was taken from it
+        return Records { current: None, last };
+    }
     if let Some(open) = record.phases.last_mut().filter(|phase| phase.milliseconds.is_none()) {
         open.milliseconds = Some(milliseconds(open.started_at.0, world.now));
     }
-    record.to_node = world.current_pod().and_then(|pod| pod.spec.as_ref()?.node_name.clone());
+    record.to_node = pod.and_then(|pod| pod.spec.as_ref()?.node_name.clone());
     record.duration_milliseconds = Some(milliseconds(record.started_at.0, world.now));
     record.ended_at = Some(MicroTime(world.now));
     Records {
@@ -57,10 +62,19 @@ fn begin(world: &World, verdict: &Verdict, serving: bool, previous: &SqlEdgeInst
     let holder = world.scene.claim.holder.as_ref()?;
     let moves = matches!(
         verdict.state,
-        State::Stopping | State::Sealing | State::Evicting | State::Detaching | State::Opening | State::Blocked
+        State::Stopping
+            | State::Sealing
+            | State::Evicting
+            | State::Releasing
+            | State::Detaching
+            | State::Opening
+            | State::Blocked
     );
     // what never served has nothing to fail over from, but a volume that is taken from a dead node has a clock to run
-    let fenced = matches!(verdict.state, State::Sealing | State::Evicting | State::Detaching);
+    let fenced = matches!(
+        verdict.state,
+        State::Sealing | State::Evicting | State::Releasing | State::Detaching
+    );
     let served = previous.engine_version.is_some();
     if serving || !moves || !(served || fenced) || verdict.evidence == Some(Evidence::FirstStart) {
         return None;
@@ -115,12 +129,13 @@ fn phase(world: &World, verdict: &Verdict) -> &'static str {
         State::Stopping => "Stopping",
         State::Sealing => "Sealing",
         State::Evicting => "Evicting",
+        State::Releasing => "Releasing",
         State::Detaching => DETACHING,
         State::Blocked => "Held",
         State::Opening => "Opening",
         State::Scheduling => "Scheduling",
         State::Waiting => "Waiting",
-        State::Held => {
+        State::Running => {
             let engine = world
                 .current_pod()
                 .and_then(engine_status)

@@ -1,5 +1,9 @@
 //! What a guard needs, and the orders it gets.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use sqledge_operator::controller;
 
@@ -100,6 +104,37 @@ async fn before_anything_is_taken_from_a_dead_node_exactly_the_lease_that_was_ju
         ("DELETE", format!("{PODS}/orders-1-a").as_str()),
         "in the same pass"
     );
+}
+
+// a replica that has stood by may have met a silent engine hours before it leads
+#[tokio::test]
+async fn an_old_silence_moves_no_database_before_it_was_asked_again() {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    hold(&canned, "uid-orders-1-a/1");
+    let mut lease = canned.get(WRITER);
+    lease["spec"]["leaseDurationSeconds"] = 15.into();
+    canned.put(WRITER, lease);
+    pod(&canned, "orders-1-a", false);
+    let answers = Arc::new(AtomicBool::new(false));
+    let meeting = Meeting {
+        engine: Engine::AnswersFrom(answers.clone()),
+        ..Meeting::default()
+    };
+    let (context, _publisher) = operator(&canned, &meeting);
+    let writes_the_lease = || {
+        canned
+            .sent()
+            .iter()
+            .any(|sent| (sent.method.as_str(), sent.path.as_str()) == ("PUT", WRITER))
+    };
+    pass(&context, &meeting).await;
+    context.renewals.age(Duration::from_secs(60));
+    answers.store(true, Ordering::Relaxed);
+    pass(&context, &meeting).await;
+    assert!(!writes_the_lease(), "{:#?}", canned.sent());
+    answers.store(false, Ordering::Relaxed);
+    pass(&context, &meeting).await;
+    assert!(writes_the_lease(), "one that is silent now is sealed");
 }
 
 #[tokio::test]

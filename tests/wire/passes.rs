@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -28,22 +29,30 @@ use crate::shop::{IMAGE, INSTANCE, PODS};
 pub const MANAGER: (&str, &str) = ("fieldManager", "sqledge-operator");
 
 /// How the engine takes a login.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 pub enum Engine {
     Answers,
+    /// From when it says so.
+    AnswersFrom(Arc<AtomicBool>),
     Refuses,
     Hangs,
 }
 
 impl Door for Engine {
     fn login(&self, _: Target) -> BoxFuture<'_, Attempt> {
-        let attempt = match self {
-            Self::Answers => Attempt::Succeeded {
+        let answers = match self {
+            Self::Answers => true,
+            Self::AnswersFrom(then) => then.load(Ordering::Relaxed),
+            Self::Refuses => false,
+            Self::Hangs => return Box::pin(std::future::pending()),
+        };
+        let attempt = if answers {
+            Attempt::Succeeded {
                 version: "16.0.1000.6".into(),
                 broken: Vec::new(),
-            },
-            Self::Refuses => Attempt::NoAnswer("no answer within 2 s".into()),
-            Self::Hangs => return Box::pin(std::future::pending()),
+            }
+        } else {
+            Attempt::NoAnswer("no answer within 2 s".into())
         };
         Box::pin(std::future::ready(attempt))
     }
@@ -139,7 +148,7 @@ pub fn replica(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher, 
         },
         heartbeats,
         renewals: Arc::default(),
-        logins: Logins::new(Arc::new(meeting.engine), LONG).0,
+        logins: Logins::new(Arc::new(meeting.engine.clone()), LONG).0,
         settings: Settings {
             driver_classes: BTreeMap::from([("disk.storage.test".to_owned(), DriverClass::Revoke)]),
             fast_detach: meeting.fast_detach,

@@ -30,7 +30,7 @@ fn a_running_pod_on_a_healthy_node_is_left_alone() {
         Login::Failed("x".into()),
         Login::NotTried,
     ] {
-        assert_no_act(&healthy.clone().login(login), State::Held, "PodRunning");
+        assert_no_act(&healthy.clone().login(login), State::Running, "PodRunning");
     }
 }
 
@@ -204,7 +204,7 @@ fn a_pod_whose_claim_is_gone_is_left_alone_because_nothing_could_be_recorded() {
     let mut gone = scene().held_by("old", None).with(running("old", "n1"));
     gone.claim.exists = false;
     gone.claim.holder = None;
-    assert_no_act(&gone, State::Held, "ClaimMissing");
+    assert_no_act(&gone, State::Running, "ClaimMissing");
 }
 
 #[test]

@@ -82,17 +82,24 @@ fn a_node_that_was_not_heard_of_since_its_database_is_written_down_as_lost_befor
 #[test]
 fn no_node_is_given_up_while_others_were_not_heard_of_either() {
     let other = |unchanged: u64| expired(9).node("n2", |n| n.lease_unchanged = Some(S(unchanged)));
-    assert_no_act(&other(8), State::Suspect, "LeaseExpired");
+    let lose = Act::Lose { node: "n1".into() };
+    // renewed after the database's last renewal, and perhaps before both were lost
+    for unchanged in [8, 7] {
+        assert_no_act(&other(unchanged), State::Suspect, "LeaseExpired");
+    }
     assert!(
         decide(&other(8)).recheck < S(1),
         "it is looked again as soon as they may have renewed"
     );
-    assert_eq!(act(&other(7)), Act::Lose { node: "n1".into() });
-    assert_eq!(
-        act(&lost(other(8))),
-        seal("old", After::Nothing),
-        "what has begun goes on"
-    );
+    assert_eq!(act(&other(6)), lose);
+    // an operator that has just started has seen each Lease once
+    let not_seen_to_change = other(3).node("n2", |n| n.lease_renewed = false);
+    assert_no_act(&not_seen_to_change, State::Suspect, "LeaseExpired");
+    let without_a_lease = other(3).node("n2", |n| n.lease_unchanged = None);
+    assert_eq!(act(&without_a_lease), lose);
+    // a note that was left by an operator that ended is no reason to pass the brake by
+    assert_no_act(&lost(other(8)), State::Suspect, "LeaseExpired");
+    assert_eq!(act(&lost(other(6))), seal("old", After::Nothing));
 }
 
 #[test]
@@ -125,11 +132,26 @@ fn the_volume_is_taken_from_a_node_that_was_given_up_unless_it_is_heard_of_first
         evicted().class(DriverClass::Unknown),
         evicted().proof(Proof::Manual),
     ] {
-        assert_no_act(&heard_of, State::Detaching, "NodeReleasing");
+        assert_no_act(&heard_of, State::Releasing, "NodeReleasing");
     }
+    // heard of while the storage took the volume away: its kubelet may write nothing new about its volumes for 5 min
+    let mut heard_of = detached.clone().node("n1", |n| n.renewed_since_release = true);
+    assert_eq!(decide(&heard_of).evidence, Some(Evidence::StorageRevoked));
+    assert_eq!(
+        heard_of.lost_nodes(),
+        ["n1"],
+        "the next pod is kept off it until it reports"
+    );
+    assert_no_act(
+        &heard_of.clone().class(DriverClass::Unknown),
+        State::Releasing,
+        "NodeReleasing",
+    );
+    heard_of.claim.avoid.clear();
+    assert_no_act(&heard_of, State::Releasing, "NodeReleasing");
     let mut not_written_down = evicted();
     not_written_down.claim.avoid.clear();
-    assert_no_act(&not_written_down, State::Detaching, "NodeReleasing");
+    assert_no_act(&not_written_down, State::Releasing, "NodeReleasing");
 }
 
 #[test]

@@ -151,7 +151,7 @@ fn an_expired_lease_makes_a_healthy_node_suspect_for_this_instance() {
     let unpromised = running_on_n1().lease(taken("old"), None, L * 100);
     assert_no_act(
         &unpromised.login(Login::Failed("no answer".into())),
-        State::Held,
+        State::Running,
         "PodRunning",
     );
 }
@@ -213,8 +213,8 @@ fn after_a_seal_no_pod_is_pinned_to_the_node_that_the_volume_is_being_taken_from
             .lease(sealed("old", After::Expiry), None, Duration::ZERO)
             .node("n1", |n| n.renewed_since_release = renewed)
     };
-    assert_no_act(&gone(false), State::Detaching, "NodeReleasing");
-    assert_no_act(&gone(true), State::Detaching, "NodeReleasing");
+    assert_no_act(&gone(false), State::Releasing, "NodeReleasing");
+    assert_no_act(&gone(true), State::Releasing, "NodeReleasing");
     // one whose Lease has expired is sealed first
     let expired = gone(true).lease(taken("old"), PROMISE, L);
     assert_eq!(act(&expired), seal("old", After::Expiry));
@@ -277,12 +277,18 @@ fn who_acknowledged_a_stop_is_kept_from_starting_again_before_the_next_record() 
 #[test]
 fn once_a_failover_has_begun_a_node_that_lists_nothing_must_have_said_so_itself() {
     let begun = || released(sealed("old", After::Nothing));
-    assert_no_act(&begun(), State::Detaching, "NodeReleasing");
+    assert_no_act(&begun(), State::Releasing, "NodeReleasing");
     let said = begun().node("n1", |n| n.reported_since_release = true);
     assert_eq!(decide(&said).evidence, Some(Evidence::NodeReleased));
     let mut lost_before = released(taken("old"));
     lost_before.claim.avoid = vec!["n1".into()];
-    assert_no_act(&lost_before, State::Detaching, "NodeReleasing");
+    assert_eq!(
+        decide(&lost_before).evidence,
+        Some(Evidence::StorageRevoked),
+        "it was taken from it"
+    );
+    let mut lost_before = lost_before.class(DriverClass::Unknown);
+    assert_no_act(&lost_before, State::Releasing, "NodeReleasing");
     lost_before.claim.reports = [("n1".to_owned(), "09:00".to_owned())].into();
     assert_eq!(decide(&lost_before).evidence, Some(Evidence::NodeReleased));
 }
@@ -297,15 +303,15 @@ fn an_orderly_stop_is_a_proof_once_the_volume_is_detached() {
             .lease(sealed("old", After::Stop), None, Duration::ZERO)
     };
     assert_eq!(decide(&stopped()).evidence, Some(Evidence::GuardStopped));
-    assert_no_act(&stopped().attached("n1"), State::Detaching, "NodeReleasing");
+    assert_no_act(&stopped().attached("n1"), State::Releasing, "NodeReleasing");
     assert_no_act(
         &stopped().node("n1", |n| n.volumes_attached = vec![UNIQUE.into()]),
-        State::Detaching,
+        State::Releasing,
         "NodeReleasing",
     );
-    assert_no_act(&stopped().proof(Proof::Manual), State::Detaching, "NodeReleasing");
+    assert_no_act(&stopped().proof(Proof::Manual), State::Releasing, "NodeReleasing");
     let another = stopped().lease(sealed("older", After::Stop), None, Duration::ZERO);
-    assert_no_act(&another, State::Detaching, "NodeReleasing");
+    assert_no_act(&another, State::Releasing, "NodeReleasing");
     // and where the node died afterwards, of any class
     let dead = stopped().silent("n1").attached("n1").class(DriverClass::Unknown);
     assert_eq!(act(&dead), Act::Lose { node: "n1".into() });
@@ -327,7 +333,7 @@ fn the_lease_says_nothing_about_a_node_that_uses_the_volume_beside_the_record() 
                 .proof(proof)
         };
         for node in [Some("n1"), None] {
-            assert_no_act(&record(node).in_use_on("n2"), State::Detaching, "NodeReleasing");
+            assert_no_act(&record(node).in_use_on("n2"), State::Releasing, "NodeReleasing");
             let silent = record(node).in_use_on("n2").silent("n2");
             assert_eq!(decide(&silent).state, State::Blocked, "{after:?} {node:?}");
         }
@@ -342,7 +348,7 @@ fn the_lease_says_nothing_about_a_node_that_uses_the_volume_beside_the_record() 
         Duration::ZERO,
     );
     assert_eq!(act(&stopped), seal("old", After::Stop));
-    assert_no_act(&stopped.in_use_on("n2"), State::Detaching, "NodeReleasing");
+    assert_no_act(&stopped.in_use_on("n2"), State::Releasing, "NodeReleasing");
 }
 
 #[test]
@@ -416,5 +422,5 @@ fn whoever_decides_by_hand_is_asked_for_every_dead_node() {
         .attached("n1")
         .in_use_on("n1");
     assert_eq!(decide(&deleted).evidence, Some(Evidence::PinnedRestart));
-    assert_no_act(&deleted.proof(Proof::Manual), State::Detaching, "NodeReleasing");
+    assert_no_act(&deleted.proof(Proof::Manual), State::Releasing, "NodeReleasing");
 }

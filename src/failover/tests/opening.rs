@@ -97,14 +97,14 @@ fn a_node_that_uses_the_volume_beside_the_record_keeps_every_gate_shut() {
     for record in records {
         assert!(decide(&record).act.is_some(), "{:?}", record.claim.holder);
         let used = record.in_use_on("n2");
-        assert_no_act(&used, State::Detaching, "NodeReleasing");
+        assert_no_act(&used, State::Releasing, "NodeReleasing");
         // a silent one has lost it to a driver that revokes, and to no other
         assert!(decide(&used.clone().silent("n2")).act.is_some());
         let unknown = used.silent("n2").class(DriverClass::Unknown);
         assert_no_act(&unknown, State::Blocked, "DriverClassUnknown");
     }
     let attached = scene().with(gated("new")).held_by("new", None).attached("n2");
-    assert_no_act(&attached, State::Detaching, "NodeReleasing");
+    assert_no_act(&attached, State::Releasing, "NodeReleasing");
 }
 
 #[test]

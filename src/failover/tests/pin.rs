@@ -36,23 +36,23 @@ fn there_is_no_way_back_to_a_node_that_may_not_fence_or_take_the_pod() {
     };
     let mut shared = deleted();
     shared.claim.exclusive = false;
-    assert_no_act(&shared, State::Detaching, "NodeReleasing");
+    assert_no_act(&shared, State::Releasing, "NodeReleasing");
     assert_no_act(
         &deleted().node("n1", |n| n.schedulable = false),
-        State::Detaching,
+        State::Releasing,
         "NodeReleasing",
     );
     assert_no_act(
         &deleted().node("n1", |n| n.ready = NodeReady::False),
-        State::Detaching,
+        State::Releasing,
         "NodeReleasing",
     );
     let mut refused = deleted();
     refused.claim.pin_refused = Some("n1".into());
-    assert_no_act(&refused, State::Detaching, "NodeReleasing");
+    assert_no_act(&refused, State::Releasing, "NodeReleasing");
     let mut elsewhere = deleted();
     elsewhere.pods[0].node_selector.insert("disk".into(), "fast".into());
-    assert_no_act(&elsewhere, State::Detaching, "NodeReleasing");
+    assert_no_act(&elsewhere, State::Releasing, "NodeReleasing");
 }
 
 // a volume that is being detached is given back to the node it is taken from, whose kubelet still has the dead device staged
@@ -120,7 +120,7 @@ fn a_pinned_pod_that_cannot_be_placed_is_replaced_by_one_that_may_go_elsewhere()
 #[test]
 fn there_is_no_way_back_to_a_node_that_does_not_list_the_volume() {
     let unlisted = scene().held_by("old", Some("n1")).with(gated("new")).attached("n1");
-    assert_no_act(&unlisted, State::Detaching, "NodeReleasing");
+    assert_no_act(&unlisted, State::Releasing, "NodeReleasing");
 }
 
 // without a guard: the node was silent, the operator began to take the volume from it, and it listed the volume again before the detach
@@ -137,7 +137,7 @@ fn there_is_no_way_back_to_a_node_that_was_written_down_as_lost() {
         scene.claim.avoid = vec![node.into()];
         scene
     };
-    assert_no_act(&lost(deleted(), "n1"), State::Detaching, "NodeReleasing");
+    assert_no_act(&lost(deleted(), "n1"), State::Releasing, "NodeReleasing");
     assert_eq!(act(&lost(deleted(), "n2")), recorded("new", Some("n1")));
     // nor for the one that the record names already: another that is not pinned follows it
     let named = lost(deleted().held_by("new", Some("n1")), "n1");

@@ -83,15 +83,15 @@ fn a_live_node_has_released_only_after_a_renewal_without_the_volume_and_a_detach
             .node("n1", |n| n.schedulable = false)
     };
     let renewed = |n: &mut NodeFacts| n.renewed_since_release = true;
-    assert_no_act(&moving(), State::Detaching, "NodeReleasing");
+    assert_no_act(&moving(), State::Releasing, "NodeReleasing");
     assert_no_act(
         &moving().in_use_on("n1").node("n1", renewed),
-        State::Detaching,
+        State::Releasing,
         "NodeReleasing",
     );
     assert_no_act(
         &moving().attached("n1").node("n1", renewed),
-        State::Detaching,
+        State::Releasing,
         "Detaching",
     );
     let verdict = decide(&moving().node("n1", renewed));
@@ -159,9 +159,9 @@ fn a_node_object_that_somebody_deleted_by_hand_proves_nothing() {
 fn a_holder_whose_node_nobody_saw_is_searched_for_on_every_node() {
     let unseen = || scene().held_by("old", None).with(gated("new"));
     let renewed = |n: &mut NodeFacts| n.renewed_since_release = true;
-    assert_no_act(&unseen(), State::Detaching, "NodeReleasing");
+    assert_no_act(&unseen(), State::Releasing, "NodeReleasing");
     let two = unseen().node("n1", renewed).node("n2", renewed);
-    assert_no_act(&two, State::Detaching, "NodeReleasing");
+    assert_no_act(&two, State::Releasing, "NodeReleasing");
     let verdict = decide(&two.clone().node("n3", renewed));
     assert_eq!(
         (verdict.act, verdict.evidence),
@@ -192,7 +192,7 @@ fn a_proof_about_a_lost_node_outlives_a_pod_that_was_kept_off_it_and_never_seen_
     // what has changed since is asked about again
     let n1 = |change: fn(&mut NodeFacts)| second.clone().node("n1", change);
     let back = n1(|n| n.lease_unchanged = Some(Duration::ZERO));
-    assert_no_act(&back, State::Detaching, "NodeReleasing");
+    assert_no_act(&back, State::Releasing, "NodeReleasing");
     assert_no_act(&second.clone().in_use_on("n1"), State::Blocked, "DriverClassUnknown");
     assert_no_act(&second.clone().attached("n1"), State::Blocked, "DriverClassUnknown");
     let counted = n1(|n| n.volumes_attached = vec![UNIQUE.into()]);

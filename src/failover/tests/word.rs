@@ -23,7 +23,7 @@ fn the_word_of_a_human_overrides_class_and_brake_but_not_a_living_node_or_databa
         .with(running("old", "n1"))
         .held_by("old", Some("n1"))
         .login(Login::Failed("x".into()));
-    assert_no_act(&confirmed(alive), State::Held, "PodRunning");
+    assert_no_act(&confirmed(alive), State::Running, "PodRunning");
     let mut other = unknown;
     other.confirmed_dead = Some("uid-of-an-earlier-pod".into());
     assert_no_act(&other, State::Blocked, "DriverClassUnknown");

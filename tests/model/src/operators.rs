@@ -63,7 +63,7 @@ impl Model {
         }
     }
 
-    /// P6: a database that answers, or whose guard renews, is not moved.
+    /// A database that answers, or whose guard renews, is not moved.
     fn is_needless(&self, world: &World, act: Act) -> bool {
         let (Act::Evict(pod) | Act::Seal(pod, _)) = act else {
             return false;
@@ -173,7 +173,7 @@ impl Model {
 
     /// The Lease was renewed.
     pub fn renewed(&self, world: &mut World) {
-        // O1: without it the time runs on from when the Lease was first seen
+        // without it the time runs on from when the Lease was first seen
         if self.has(Rule::ChangesCount) {
             world.lease_age = 0;
         }

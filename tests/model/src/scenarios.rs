@@ -307,7 +307,7 @@ pub const STOPS: Scenario = Scenario {
     ..BASE
 };
 
-/// etcd is set back; P1 must hold, and what is held is held.
+/// etcd is set back; there must be one writer, and what is held is held.
 pub const RESTORED: Scenario = Scenario {
     name: "restored",
     faults: &[PowerOff(0), PowerOn(0), Pause(0), Wake(0), Delete, Terminate, Restore],

@@ -227,9 +227,9 @@ pub struct Operator {
 pub enum Broken {
     #[default]
     No,
-    /// P1, and with it P2: an acknowledged commit is lost only under the writes of another engine.
+    /// Two writers; an acknowledged commit is lost only under the writes of another engine.
     TwoWriters,
-    /// P6: a database that served was moved or killed without need.
+    /// A database that served was moved or killed without need.
     Needless,
 }
 
@@ -340,7 +340,7 @@ impl World {
         self.can_write(pod) && node.stage == Stage::Good && node.link != Link::Dark
     }
 
-    /// P1: an engine that can write although another one has started since.
+    /// An engine that can write although another one has started since.
     pub fn has_two_writers(&self) -> bool {
         pods().any(|pod| self.cell(pod).outdated && self.can_write(pod))
     }
