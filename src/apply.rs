@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Judged};
 use crate::desired;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::failover::{Act, Placement};
 use crate::instance::Instance;
 use crate::lease;
@@ -31,11 +31,11 @@ pub async fn steps(cluster: &Cluster, world: &World, steps: &[Step]) -> Result<b
     for step in steps {
         match step {
             Step::CreateSecret => {
-                let password = password::generate().map_err(|e| Error::Settings(e.to_string()))?;
+                let password = password::generate()?;
                 created(cluster.create(namespace, &desired::secret(instance, &password)).await)?;
             }
             Step::CreateClaim => {
-                let id = password::random_id().map_err(|e| Error::Settings(e.to_string()))?;
+                let id = password::random_id()?;
                 if let Some(claim) = desired::claim(instance, &id) {
                     created(cluster.create(namespace, &claim).await)?;
                 }

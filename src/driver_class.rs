@@ -26,7 +26,7 @@ pub enum DriverClass {
 }
 
 impl DriverClass {
-    /// Whether "the old node's attachment is gone" proves that the old node cannot write (evidence E3).
+    /// Whether "the old node's attachment is gone" proves that the old node cannot write (`StorageRevoked`).
     pub fn detach_is_proof(self) -> bool {
         match self {
             Self::Revoke | Self::Quorum => true,
@@ -47,19 +47,13 @@ impl DriverClass {
     }
 }
 
-/// `CSIDriver` name, class, source.
-const BUILT_IN: &[(&str, DriverClass, &str)] = &[
-    (
-        "ebs.csi.aws.com",
-        DriverClass::Busy,
-        "kubernetes-sigs/aws-ebs-csi-driver at 429e202e, pkg/cloud/cloud.go: DetachDisk without Force; the EC2 reference says of DetachVolume \
-         that a mounted volume gets stuck in the busy state",
-    ),
-    (
-        "rbd.csi.ceph.com",
-        DriverClass::NeedsFence,
-        "ceph/ceph-csi at 52fcb7b00, internal/rbd/controllerserver.go: ControllerUnpublishVolume does nothing; fencing is by NetworkFence",
-    ),
+/// `CSIDriver` name and class; docs/storage.md says what was read of others.
+const BUILT_IN: &[(&str, DriverClass)] = &[
+    // kubernetes-sigs/aws-ebs-csi-driver at 429e202e, pkg/cloud/cloud.go: DetachDisk without Force; the EC2 reference says of DetachVolume that a
+    // mounted volume gets stuck in the busy state
+    ("ebs.csi.aws.com", DriverClass::Busy),
+    // ceph/ceph-csi at 52fcb7b00, internal/rbd/controllerserver.go: ControllerUnpublishVolume does nothing; fencing is by NetworkFence
+    ("rbd.csi.ceph.com", DriverClass::NeedsFence),
 ];
 
 /// The class of a driver: the administrator's word first, then the built-in table, else unknown.
@@ -73,8 +67,8 @@ pub fn classify(driver: Option<&str>, settings: &BTreeMap<String, DriverClass>) 
         .or_else(|| {
             BUILT_IN
                 .iter()
-                .find(|(name, _, _)| *name == driver)
-                .map(|(_, class, _)| *class)
+                .find(|(name, _)| *name == driver)
+                .map(|(_, class)| *class)
         })
         .unwrap_or(DriverClass::Unknown)
 }
@@ -96,12 +90,5 @@ mod tests {
     fn the_word_of_the_administrator_counts() {
         let settings = BTreeMap::from([("disk.example.com".to_owned(), DriverClass::Revoke)]);
         assert_eq!(classify(Some("disk.example.com"), &settings), DriverClass::Revoke);
-    }
-
-    #[test]
-    fn every_built_in_row_names_its_source() {
-        for (driver, _, source) in BUILT_IN {
-            assert!(!source.is_empty(), "{driver} has no source");
-        }
     }
 }

@@ -27,6 +27,9 @@ pub enum Error {
     /// The configuration of the process is unusable.
     #[error("{0}")]
     Settings(String),
+    /// The kernel gave no random bytes for a password or an identity.
+    #[error(transparent)]
+    Random(#[from] crate::password::NoRandomness),
     /// A patch could not be built; a programming error that must not take the process down.
     #[error("failed to build a patch for {kind}: {source}")]
     Patch {
@@ -62,6 +65,7 @@ impl Error {
             },
             Self::Timeout { .. } => "ApiTimeout",
             Self::Settings(_) => "Settings",
+            Self::Random(_) => "NoRandomness",
             Self::Patch { .. } => "Patch",
             Self::Serve { .. } => "Serve",
         }

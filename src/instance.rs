@@ -246,7 +246,7 @@ impl Instance {
 
     /// Name of the Lease that decides which pod's engine may write.
     pub fn lease_name(&self) -> String {
-        format!("{}-writer", self.name)
+        crate::lease::name(&self.name)
     }
 
     /// Whether the wanted size is above what a claim requests: it may grow, never shrink.

@@ -9,7 +9,7 @@
 //! | `sealed`, `sealed/expired/POD`, `sealed/stopped/POD`, `sealed/taken/POD` | operator | no guard may take it; how the holder before came to lose it |
 //! | `for/POD` | operator | the pod with this UID may take it |
 //! | `POD/START` | guard | held by that container start of that pod |
-//! | `stopped/POD` | guard | its engine has ended in order and the volume is flushed (E1) |
+//! | `stopped/POD` | guard | its engine has ended in order and the volume is flushed |
 
 use std::time::Duration;
 
@@ -74,9 +74,9 @@ pub struct Seal {
 /// What was known of the holder when the Lease was sealed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum After {
-    /// It had promised to stop by itself and had not renewed for as long as that takes (E2).
+    /// It had promised to stop by itself and had not renewed for as long as that takes.
     Expiry,
-    /// It had acknowledged its end (E1).
+    /// It had acknowledged its end.
     Stop,
     /// Nothing that proves anything.
     Nothing,

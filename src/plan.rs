@@ -378,7 +378,7 @@ fn deployment(world: &World, identity: &Identity, plan: &mut Plan) {
     };
     let same = |key: &str| annotation(stored, key) == annotation(&wanted, key);
     if same(TEMPLATE_INPUTS) && !same(TEMPLATE_BUILDER) && !is_being_replaced(world) {
-        // P7: another version of the operator would render it differently; that alone must not restart a database
+        // another version of the operator would render it differently; that alone must not restart a database
         let replicas = stored.spec.as_ref().and_then(|spec| spec.replicas);
         if let Some(judged) = Judged::of(stored).filter(|_| replicas != Some(1)) {
             plan.steps.push(Step::ScaleToOne { deployment: judged });

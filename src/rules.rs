@@ -1,7 +1,8 @@
 //! The rules of a failover as a value. Pure data: `guard::rules` and `failover` ask it before each clause.
 //!
 //! Production passes [`Rules::all`]. The model of `tests/model` takes one rule away at a time and must then find a counterexample:
-//! what nothing breaks without is not a rule.
+//! what nothing breaks without is not a rule. E0 to E5 are the proofs in the table of [`crate::failover`], G1 to G4 the rules in that of
+//! [`crate::guard::rules`].
 
 /// Declares the enumeration together with the list of all of it, so that none can be missing from the list.
 macro_rules! rules {
@@ -44,15 +45,15 @@ rules! {
     AcknowledgeAfterTheEnd,
 
     // ---- the operator's clock and its seal
-    /// O1: a Lease that has changed is a new one: the time it is seen unchanged begins anew.
+    /// A Lease that has changed is a new one: the time it is seen unchanged begins anew.
     ChangesCount,
-    /// O2: a Lease is expired only when it was unchanged for the whole time its holder asked for.
+    /// A Lease is expired only when it was unchanged for the whole time its holder asked for.
     WaitForExpiry,
-    /// O3 and 5.4: before the volume is taken from a holder its Lease is sealed, so that no container of its pod wins it meanwhile.
+    /// Before the volume is taken from a holder its Lease is sealed, so that no container of its pod wins it meanwhile.
     SealFirst,
 
     // ---- detection
-    /// P6: while the database answers nothing is moved (unless the Lease is renewed `Always`).
+    /// While the database answers nothing is moved (unless the Lease is renewed `Always`).
     LoginCounts,
     /// A guard that renews as promised is alive, whatever its node looks like.
     RenewalCounts,
@@ -61,7 +62,7 @@ rules! {
     /// A brake: with many silent nodes nothing is fenced.
     Brake,
 
-    // ---- the proofs of 5.3
+    // ---- the proofs
     /// First start: no other pod that is not ours mounts the claim.
     NoRival,
     /// First start: nothing is attached.
@@ -119,7 +120,7 @@ rules! {
     /// A pinned pod whose node fell silent is let go.
     PinLetsGo,
 
-    // ---- the order of 5.4
+    // ---- the order
     /// Nothing is detached and nothing opens while a pod of ours may run.
     OneAtATime,
     /// The record before the gate.

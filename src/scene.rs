@@ -63,12 +63,12 @@ pub struct Policy {
 /// What counts as a proof that an old instance can write no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Proof {
-    /// All but E2.
+    /// All but `LeaseExpired` (the table in [`crate::failover`]).
     #[default]
     Storage,
-    /// E2, too: a guard that had promised to stop and did not renew. It says nothing about a machine that was paused and wakes.
+    /// `LeaseExpired`, too: a guard that had promised to stop and did not renew. It says nothing about a machine that was paused and wakes.
     Lease,
-    /// E0, E4 and E5 only.
+    /// `NodeReleased`, `NodeGone` and `ConfirmedDead` only.
     Manual,
 }
 

@@ -47,7 +47,7 @@ pub struct Identity {
 /// The figures of the failover rules. Durations are of the operator's monotonic clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
-    /// A node's own Lease unchanged for so long makes the node suspect (D2). Kubelets renew every 10 s.
+    /// A node's own Lease unchanged for so long makes the node suspect. Kubelets renew every 10 s.
     pub node_lease_stale: Duration,
     /// A targeted detach without any sign of progress for so long falls back to deleting the attachment.
     pub detach_fallback: Duration,

@@ -253,7 +253,7 @@ fn follow_heartbeats(
         })
 }
 
-/// Each change of an instance's Lease is noted with the time it was seen (O1).
+/// Each change of an instance's Lease is noted with the time it was seen.
 fn noted(events: BoxStream<'static, Lease>, renewals: Arc<Heartbeats>) -> BoxStream<'static, Lease> {
     events
         .inspect(move |lease| renewals.saw(&renewal_key(lease), &lease.resource_version().unwrap_or_default()))

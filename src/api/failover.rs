@@ -34,10 +34,10 @@ pub struct FailoverSpec {
     #[schemars(schema_with = "schema::enumeration::<Guard>")]
     pub guard: Option<Guard>,
 
-    /// What proves that the engine of a dead node can write no more. `Storage`: its volume was taken away by a driver of
-    /// class Revoke or Quorum. `Lease`: that, or the guard's Lease ran out, by when the guard has stopped the engine; a
-    /// lease cannot bind a machine that was paused and wakes up later. `Manual`: only the node's own word, its end, or a
-    /// human's word. Default: Storage.
+    /// What proves that the engine of a dead node can write no more. `Storage`: its guard acknowledged an orderly stop,
+    /// or its volume was taken away by a driver of class Revoke or Quorum. `Lease`: that, or the guard's Lease ran out,
+    /// by when the guard has stopped the engine; a lease cannot bind a machine that was paused and wakes up later.
+    /// `Manual`: only the node's own word, its end, or a human's word. Default: Storage.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "schema::enumeration::<Proof>")]
     pub proof: Option<Proof>,

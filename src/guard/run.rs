@@ -257,7 +257,13 @@ impl Place {
                 ),
             },
             Answer::Conflict => (Input::Conflict, None),
-            Answer::Missing => (Input::Away, Some(format!("there is no Lease {}", self.name))),
+            Answer::Missing => (
+                Input::Away,
+                Some(format!(
+                    "there is no Lease {}; the operator makes it anew: if it stays away, see whether the operator runs",
+                    self.name
+                )),
+            ),
             Answer::Away(reason) => (
                 Input::Away,
                 Some(format!("no word about Lease {}: {reason}", self.name)),

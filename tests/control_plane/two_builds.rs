@@ -1,4 +1,4 @@
-//! P7 with two builds: what an operator built from an earlier commit has made is left as it is by the operator of this build, until the
+//! Two builds: what an operator built from an earlier commit has made is left as it is by the operator of this build, until the
 //! resource itself changes. The commit stands in `former.commit`, and `former.sh` builds it once.
 
 use std::path::{Path, PathBuf};
@@ -10,8 +10,8 @@ use crate::process::{PRESENT, Process, get, merge, namespaces, path, post};
 use crate::server::{cache, play, shared};
 use crate::world::instance;
 
-const HOME: &str = "p7-home";
-const SHOP: &str = "p7-shop";
+const HOME: &str = "two-builds-home";
+const SHOP: &str = "two-builds-shop";
 
 /// The program of the earlier commit.
 fn former() -> PathBuf {

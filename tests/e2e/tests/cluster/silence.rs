@@ -139,7 +139,7 @@ pub fn a_node_asleep_beyond_every_timeout_writes_nothing_when_it_wakes(stage: &S
     }
     let outage = plain.comes_back_in_peace(stage, |node| Ok(node.resume()?))?;
     stage.note(&format!("awake again, with {outage:.1} s without a row"));
-    // it did try: that is what the same storage lets through when it lies
+    // how much it tries depends on what its page cache held; the control with storage that lies shows that it does
     for lost in [&plain, &renewed] {
         let found = e2e::volume::findings(stage.lab, lost.watched.volume())?;
         stage.note(&format!("{} writes refused", found.refused));
