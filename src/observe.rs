@@ -189,7 +189,7 @@ async fn newest_lease(context: &Context, instance: &Instance, cached: Option<Lea
         context.renewals.knows_newer(&facts::renewal_key(lease), &version)
     };
     if cached.as_ref().is_some_and(lags) {
-        return fresh::lease(context, instance).await;
+        return Box::pin(fresh::lease(context, instance)).await;
     }
     Ok(cached)
 }

@@ -8,6 +8,7 @@ mod guard;
 mod inputs;
 mod lost;
 mod nodes;
+mod passwords;
 mod pods;
 mod rights;
 mod silence;
@@ -44,7 +45,7 @@ const TOGETHER: [Test; 15] = tests![true:
 ];
 
 /// In this order: what judges the audit log of all of them comes last.
-const ALONE: [Test; 22] = tests![false:
+const ALONE: [Test; 23] = tests![false:
     pods::a_drained_node_gives_its_database_away,
     nodes::a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight,
     nodes::a_dead_node_is_given_up_on_the_word_of_the_databases_lease,
@@ -66,6 +67,7 @@ const ALONE: [Test; 22] = tests![false:
     silence::long_a_node_without_kubelet_and_container_runtime_keeps_its_databases,
     silence::long_an_api_server_away_for_ten_minutes_costs_no_running_database_anything,
     nodes::long_a_node_that_was_lost_may_have_its_database_again,
+    passwords::long_a_password_that_is_changed_or_lost_is_told_and_stops_neither_the_database_nor_its_next_start,
     nodes::long_a_detach_held_back_for_three_minutes_keeps_the_gate_shut,
 ];
 

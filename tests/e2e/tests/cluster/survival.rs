@@ -107,8 +107,13 @@ impl<'a> Watched<'a> {
         ensure(outage < CALM, || {
             format!("clients could not write for {outage:.1} s although nothing had to stop")
         })?;
-        ensure(self.engine()? == engine, || "the engine was restarted".to_owned())?;
+        self.check_processes(engine)?;
         self.check_container(container)
+    }
+
+    /// Fails unless the engine's processes are the same as before.
+    pub fn check_processes(&self, engine: &[Process]) -> Result<()> {
+        ensure(self.engine()? == engine, || "the engine was restarted".to_owned())
     }
 
     /// The end of every test.
