@@ -205,6 +205,10 @@ fn healthy(scene: &Scene, rules: Rules, pod: &PodFacts, node: &str, right: Right
         return acting(State::Running, "Recording", message, Act::Record(holder.clone()));
     }
     let mut look = look_again(scene, node);
+    // between two attempts to log in: it is Ready when one succeeds
+    if matches!(scene.login, Login::Failed(_) | Login::NotYet(_)) {
+        look = look.min(SOON);
+    }
     if let Right::Renewed(left) = right {
         look = look.min(before_decision(scene, left));
     }

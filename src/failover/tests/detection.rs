@@ -164,13 +164,18 @@ fn the_next_look_comes_when_suspicion_begins_and_then_when_the_lease_is_stale() 
     let table = [
         // unchanged for, login, next look after (in milliseconds)
         (0, Login::Succeeded, 5_000),
+        // an engine that starts is Ready when it lets the operator in
+        (0, failed(), 1_000),
+        (0, Login::NotYet("recovering".into()), 1_000),
+        (0, Login::NotTried, 5_000),
+        (0, Login::WrongPassword, 5_000),
         (5_000, Login::Succeeded, 5_000),
         (9_000, Login::Succeeded, 1_600),
-        (9_000, failed(), 1_600),
+        (9_000, failed(), 1_000),
         (10_599, Login::Succeeded, 10),
         (10_600, Login::Succeeded, 1_000),
         (10_600, Login::NotTried, 1_000),
-        (10_600, failed(), 4_400),
+        (10_600, failed(), 1_000),
         (14_600, failed(), 400),
         (14_600, Login::Succeeded, 400),
         (14_999, failed(), 10),

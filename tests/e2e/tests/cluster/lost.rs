@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 use testbed::Node;
 
-use crate::survival::Watched;
+use crate::survival::{Watched, phases};
 
 /// A database, and where it was before its node failed.
 pub struct Lost<'a> {
@@ -114,14 +114,4 @@ impl<'a> Lost<'a> {
         })?;
         self.watched.outage(back, 30)
     }
-}
-
-/// The operator's own account of a failover, in seconds.
-fn phases(record: &Value) -> String {
-    let phases = record["phases"].as_array().into_iter().flatten();
-    let words = phases.map(|phase| {
-        let seconds = phase["milliseconds"].as_f64().unwrap_or_default() / 1000.0;
-        format!("{} {seconds:.1}", phase["name"].as_str().unwrap_or_default())
-    });
-    words.collect::<Vec<_>>().join(", ")
 }

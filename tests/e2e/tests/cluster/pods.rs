@@ -16,7 +16,7 @@ use e2e::{
 use jiff::Timestamp;
 use testbed::process::Signal;
 
-use crate::survival::Watched;
+use crate::survival::{Watched, phases};
 
 /// Deletes the pod in some way, and waits for another one; yields what the old engine said to its end.
 fn replace(stage: &Stage, name: &str, spec: &str, words: &[&str]) -> Result<String> {
@@ -33,16 +33,19 @@ fn replace(stage: &Stage, name: &str, spec: &str, words: &[&str]) -> Result<Stri
     )?;
     watched.instance.await_ready_without(&old, 60)?;
     let outage = watched.outage(fault, 60)?;
-    stage.note(&format!("clients could not write for {outage:.1} s"));
-    until(10, "the failover is recorded with its proof", || {
+    let record = until(10, "the failover is recorded with its proof", || {
         let last = watched.instance.resource()?["status"]["lastFailover"].clone();
         let proven = last["evidence"].as_array().is_some_and(|evidence| !evidence.is_empty());
         Ok(if proven {
-            Seen::There(())
+            Seen::There(last)
         } else {
             Seen::NotYet(last.to_string())
         })
     })?;
+    stage.note(&format!(
+        "clients could not write for {outage:.1} s: {}",
+        phases(&record)
+    ));
     watched.check()?;
     last_words.read()
 }
@@ -221,7 +224,11 @@ pub fn a_drained_node_gives_its_database_away(stage: &Stage) -> Result<()> {
     ])?;
     watched.instance.await_ready_without(&pod, 90)?;
     let outage = watched.outage(fault, 60)?;
-    stage.note(&format!("clients could not write for {outage:.1} s"));
+    let record = watched.instance.resource()?["status"]["lastFailover"].clone();
+    stage.note(&format!(
+        "clients could not write for {outage:.1} s: {}",
+        phases(&record)
+    ));
     let now = watched.instance.node()?;
     ensure(now != node, || {
         format!("the database is still on the drained node {node}")

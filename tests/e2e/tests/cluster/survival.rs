@@ -126,3 +126,13 @@ impl<'a> Watched<'a> {
         })
     }
 }
+
+/// The operator's own account of the last failover, in seconds.
+pub fn phases(record: &Value) -> String {
+    let phases = record["phases"].as_array().into_iter().flatten();
+    let words = phases.map(|phase| {
+        let seconds = phase["milliseconds"].as_f64().unwrap_or_default() / 1000.0;
+        format!("{} {seconds:.1}", phase["name"].as_str().unwrap_or_default())
+    });
+    words.collect::<Vec<_>>().join(", ")
+}
