@@ -29,7 +29,12 @@ pub(super) fn unplaced(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
             return refuse_pin(pod, node);
         }
     }
-    let back = pod.avoids.iter().find(|node| scene.is_back(node));
+    // its successor would be kept off a node, too, whose kubelet has not written since the node was lost
+    let would_be_kept_off = |node: &String| scene.claim.reports.contains_key(node) && !scene.has_reported(node);
+    let back = pod
+        .avoids
+        .iter()
+        .find(|node| scene.is_back(node) && !would_be_kept_off(node));
     if let Some(node) = back.filter(|_| pod.unschedulable_for >= PIN_PATIENCE && !pod.deleting) {
         let message = format!("node {node} is back, and pod {name} may not go there and nowhere else; it is replaced");
         return acting(
@@ -42,8 +47,15 @@ pub(super) fn unplaced(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
         );
     }
     let why = pod.unschedulable.as_deref().unwrap_or("no word from it yet");
-    let message =
-        format!("pod {name} waits for the scheduler: {why}; check nodeSelector, affinity, tolerations and resources");
+    let lost = if pod.avoids.is_empty() {
+        String::new()
+    } else {
+        let nodes = pod.avoids.join(", ");
+        format!("; it is kept off {nodes}, lost with the volume, until that is heard of without it")
+    };
+    let message = format!(
+        "pod {name} waits for the scheduler: {why}; check nodeSelector, affinity, tolerations and resources{lost}"
+    );
     let reason = if pod.unschedulable.is_some() {
         UNSCHEDULABLE
     } else {

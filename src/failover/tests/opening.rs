@@ -160,6 +160,12 @@ fn a_pod_kept_off_a_node_that_is_back_and_the_only_one_that_fits_is_replaced() {
     assert_no_act(&kept_off(4), State::Scheduling, "Unschedulable");
     assert_no_act(&kept_off(60).silent("n1"), State::Scheduling, "Unschedulable");
     assert_no_act(&kept_off(60).in_use_on("n1"), State::Scheduling, "Unschedulable");
+    let mut unreported = kept_off(60);
+    unreported.claim.reports = [("n1".to_owned(), "10:00".to_owned())].into();
+    let verdict = assert_no_act(&unreported, State::Scheduling, "Unschedulable");
+    assert!(verdict.message.contains("kept off n1"), "{}", verdict.message);
+    let reported = unreported.node("n1", |n| n.report = Some("10:05".into()));
+    assert_eq!(act(&reported), Act::Evict { pod: judged("new") });
 }
 
 #[test]

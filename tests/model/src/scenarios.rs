@@ -194,6 +194,23 @@ pub const GIVEN_UP: Scenario = Scenario {
     ..ALWAYS
 };
 
+/// The same where somebody deletes the Lease, and with it the seal, and the next pod may share the volume's node.
+pub const GIVEN_UP_UNSEALED: Scenario = Scenario {
+    name: "given up, unsealed",
+    exclusive: false,
+    faults: &[GuardIsCut(0), Cut(0), Heal(0), Pause(0), Wake(0), DeleteLease],
+    ..GIVEN_UP
+};
+
+/// The same before two operators that know nothing of each other: one writes down, the other takes back.
+pub const GIVEN_UP_TWICE: Scenario = Scenario {
+    name: "given up, two operators",
+    operators: 2,
+    faults: &[GuardIsCut(0), GuardHeals(0), Pause(0), Wake(0)],
+    budget: 2,
+    ..GIVEN_UP
+};
+
 /// The same where the word of the Lease counts as a proof, although the guard goes on without the API server.
 pub const LENIENT: Scenario = Scenario {
     name: "lenient",
@@ -371,6 +388,8 @@ pub const ALL: &[Scenario] = &[
     UNSEALED,
     ALWAYS,
     GIVEN_UP,
+    GIVEN_UP_UNSEALED,
+    GIVEN_UP_TWICE,
     LENIENT,
     HELD,
     HANGS,

@@ -120,11 +120,16 @@ pub fn nodes(lab: &Lab, announces: bool, samples: usize, report: &mut Report) ->
 
 /// Clients write; something happens; they write again; everything is read back.
 fn once(subject: &Subject, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<Sample> {
-    once_within(subject, LIMIT, hurt)
+    once_repaired(subject, LIMIT, hurt, || Ok(()))
 }
 
-/// The same, with another limit on the recovery.
-pub fn once_within(subject: &Subject, limit: u64, hurt: impl FnOnce(&Serving) -> Result<()>) -> Result<Sample> {
+/// The same, with another limit on the recovery, and with what is put right once that is over: what was promised is read back meanwhile.
+pub fn once_repaired(
+    subject: &Subject,
+    limit: u64,
+    hurt: impl FnOnce(&Serving) -> Result<()>,
+    repair: impl FnOnce() -> Result<()>,
+) -> Result<Sample> {
     let (before, earlier) = (subject.await_serving(60, None)?, subject.record()?);
     let writer = Writer::start(subject, "50ms")?;
     let (engine, audited) = (writer.engine()?, subject.lab.bed().audit_log_length()?);
@@ -153,6 +158,7 @@ pub fn once_within(subject: &Subject, limit: u64, hurt: impl FnOnce(&Serving) ->
     if !record.is_null() {
         record["requests_of_the_operator"] = requests::of_a_failover(subject.lab, audited, at, Timestamp::now())?;
     }
+    repair()?;
     let rows = writer.finish()?;
     Ok(Sample {
         outage: seconds,

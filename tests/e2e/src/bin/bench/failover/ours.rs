@@ -4,7 +4,7 @@ use e2e::Result;
 
 use super::{Bench, Fault, late_writes, short};
 use crate::{
-    faults::{await_everything_ready, once_within, tell},
+    faults::{await_everything_ready, once_repaired, tell},
     say,
     subject::{Subject, Variant},
 };
@@ -26,12 +26,16 @@ pub fn measure(bench: &Bench, variant: Variant, faults: &[Fault]) -> Result<()> 
         let mut samples = Vec::new();
         for _ in 0..bench.options.runs {
             await_everything_ready(bench.lab)?;
-            let sample = once_within(&subject, LIMIT, |serving| fault.hurt(&subject, serving))?;
+            let repair = || {
+                if fault.is_of_a_node() {
+                    bench.lab.restore()
+                } else {
+                    Ok(())
+                }
+            };
+            let sample = once_repaired(&subject, LIMIT, |serving| fault.hurt(&subject, serving), repair)?;
             tell(fault.name(), variant, &sample);
             samples.push(sample);
-            if fault.is_of_a_node() {
-                bench.lab.restore()?;
-            }
         }
         // what a node did when it came back counts, too
         await_everything_ready(bench.lab)?;
