@@ -36,8 +36,11 @@ fn announcer(stage: &Stage, watched: &Watched) -> Result<String> {
 /// Two databases on one node that answers for the address of neither: a node that is cut off from the API server alone would go on leading their
 /// clients to where they were.
 fn side_by_side<'a>(stage: &Stage<'a>, one: (&str, &str), other: (&str, &str)) -> Result<(Lost<'a>, Lost<'a>)> {
-    let one = Watched::create(stage, one.0, one.1)?;
-    let other = Watched::create(stage, other.0, other.1)?;
+    let (first, second) = (stage.instance(one.0), stage.instance(other.0));
+    first.apply(one.1)?;
+    second.create(other.1)?;
+    first.await_ready(90)?;
+    let (one, other) = (Watched::of(first)?, Watched::of(second)?);
     let answering = [announcer(stage, &one)?, announcer(stage, &other)?];
     let nodes = stage.lab.bed().nodes();
     let quiet = nodes.iter().map(|node| node.id().to_string());
@@ -46,16 +49,20 @@ fn side_by_side<'a>(stage: &Stage<'a>, one: (&str, &str), other: (&str, &str)) -
         .find(|node| !answering.contains(node))
         .ok_or_else(|| Error::Broken(format!("there are two nodes too few beside {answering:?}")))?;
     stage.lab.only_node(&quiet)?;
+    let mut moved = Vec::new();
     for watched in [&one, &other] {
-        let pod = watched.instance.pod_name()?;
         if watched.instance.node()? != quiet {
+            let pod = watched.instance.pod_name()?;
             let namespace = format!("--namespace={}", stage.namespace);
             stage
                 .lab
                 .kubectl(&["delete", "pod", &pod, &namespace, "--wait=false"])?;
-            watched.instance.await_ready_without(&pod, 90)?;
-            watched.clients.await_rows_after(Timestamp::now(), 30)?;
+            moved.push((watched, pod));
         }
+    }
+    for (watched, pod) in moved {
+        watched.instance.await_ready_without(&pod, 90)?;
+        watched.clients.await_rows_after(Timestamp::now(), 30)?;
     }
     stage.lab.open_all_nodes()?;
     Ok((Lost::facing(one)?, Lost::facing(other)?))
