@@ -7,14 +7,18 @@ use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Secret};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::ResourceExt as _;
+use kube::runtime::events::EventType;
 use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Judged};
+use crate::context::Context;
 use crate::desired;
 use crate::error::Result;
 use crate::failover::{Act, Placement};
-use crate::instance::Instance;
+use crate::instance::{ENGINE_PORT, Instance};
 use crate::lease;
+use crate::login::{Change, Target};
+use crate::observe::usable_password;
 use crate::password;
 use crate::plan::Step;
 use crate::scene::{Holder, Scene};
@@ -24,8 +28,8 @@ use crate::world::{
 
 /// Carries out the steps, in order; the first error ends it, the next pass begins anew. Yields whether the Deployment is another one now, so
 /// that a pod of its former template may be about to make way; that it was applied says nothing, because others may undo it each time.
-pub async fn steps(cluster: &Cluster, world: &World, steps: &[Step]) -> Result<bool> {
-    let instance = &world.instance;
+pub async fn steps(context: &Context, world: &World, steps: &[Step]) -> Result<bool> {
+    let (cluster, instance) = (&context.cluster, &world.instance);
     let namespace = instance.namespace.as_str();
     let mut is_another = false;
     for step in steps {
@@ -73,6 +77,7 @@ pub async fn steps(cluster: &Cluster, world: &World, steps: &[Step]) -> Result<b
                 let applied = cluster.apply(namespace, &instance.name, deployment.as_ref()).await?;
                 is_another = applied.metadata.generation != before;
             }
+            Step::ChangePassword => change_password(context, world).await,
             Step::ScaleToOne { deployment } => {
                 let operation = json!({"op": "replace", "path": "/spec/replicas", "value": 1});
                 cluster.patch_judged::<Deployment>(deployment, &[operation]).await?;
@@ -88,6 +93,37 @@ fn created<K>(result: Result<K>) -> Result<()> {
         Ok(_) => Ok(()),
         Err(error) if error.api_status().is_some_and(kube::core::Status::is_already_exists) => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+/// Gives the engine the password of the Secret in place of the one that let the operator in last. Whatever goes wrong leaves it the former one, or,
+/// where there was no answer, shows with the next login.
+async fn change_password(context: &Context, world: &World) {
+    let (instance, known) = (&world.instance, &context.memory.engine_passwords);
+    let host = |pod: &Pod| Some((pod.metadata.uid.clone()?, pod.status.as_ref()?.pod_ip.clone()?));
+    let Some(((pod, host), wanted)) = world.current_pod().and_then(host).zip(usable_password(context, world)) else {
+        return;
+    };
+    let Some(former) = known.former(&instance.uid, &wanted) else {
+        return;
+    };
+    let target = Target {
+        host,
+        port: u16::try_from(ENGINE_PORT).expect("the engine's port fits"),
+        password: former,
+    };
+    let change = context.logins.change_password(&pod, target, wanted.clone()).await;
+    tracing::info!(instance = %instance.name, namespace = %instance.namespace, ?change, "password of sa");
+    match change {
+        Change::Done => {
+            let message = format!("the engine has the password of Secret {} now", instance.secret_name);
+            let events = &context.events;
+            events.publish(&world.resource, EventType::Normal, "PasswordChanged", &message);
+            known.worked(&instance.uid, wanted);
+        }
+        Change::Refused(words) => known.refused(&instance.uid, wanted, words),
+        Change::NotTheFormer => known.forget(&instance.uid),
+        Change::NoAnswer(_) => {}
     }
 }
 

@@ -8,6 +8,7 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::SqlEdgeInstance;
 use crate::cluster::Cluster;
+use crate::engine_passwords::EnginePasswords;
 use crate::events::Events;
 use crate::heartbeats::Heartbeats;
 use crate::leader::Leadership;
@@ -52,6 +53,8 @@ pub struct Memory {
     volumes: Mutex<HashMap<String, Volume>>,
     written: Mutex<HashMap<String, Written>>,
     detaching: Mutex<HashMap<String, (Timestamp, Instant)>>,
+    /// The passwords that engines are known to have.
+    pub engine_passwords: EnginePasswords,
 }
 
 /// A resource as our last status write returned it, and the resourceVersions that it and the writes just before it replaced.
@@ -108,6 +111,9 @@ impl Memory {
     #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
     pub fn remember_password(&self, instance_uid: &str, password: Password) {
         let mut passwords = self.passwords.lock().unwrap_or_else(PoisonError::into_inner);
+        // what was read for an earlier spec is of no use any more
+        let instance = |key: &str| key.split('/').next().unwrap_or_default().to_owned();
+        passwords.retain(|key, _| instance(key) != instance(instance_uid));
         passwords.insert(instance_uid.to_owned(), (Instant::now(), password));
     }
 
@@ -140,6 +146,7 @@ impl Memory {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|uid, _| lives(uid));
+        self.engine_passwords.keep_only(instances);
     }
 
     /// The volume of a binding (UIDs of instance and claim), if it was read before.

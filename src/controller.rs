@@ -151,7 +151,7 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
         Observed::World(world) => world,
     };
     let plan = plan::plan(&world, &context.identity);
-    let applied = apply::steps(&context.cluster, &world, &plan.steps).await;
+    let applied = apply::steps(context, &world, &plan.steps).await;
     // a child that cannot be applied must not keep the database on a dead node
     let replaces_pods = matches!(applied, Ok(true));
     let mut outcome = applied.map(|_| ());

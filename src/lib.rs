@@ -11,6 +11,7 @@ pub mod controller;
 pub mod desired;
 pub mod drift;
 pub mod driver_class;
+pub mod engine_passwords;
 pub mod error;
 pub mod events;
 pub mod failover;

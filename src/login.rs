@@ -51,10 +51,26 @@ pub enum Attempt {
     NoAnswer(String),
 }
 
+/// What came of giving the engine another password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It has it.
+    Done,
+    /// It will not have it; its own words. The former one stays.
+    Refused(String),
+    /// The password that was to be replaced is not the engine's.
+    NotTheFormer,
+    /// No answer in time, or no connection; it may have it.
+    NoAnswer(String),
+}
+
 /// Something that can log in; the tests without nodes put their own in place.
 pub trait Door: Send + Sync {
     /// Tries once.
     fn login(&self, target: Target) -> BoxFuture<'_, Attempt>;
+
+    /// Logs in with the password that the engine has, and gives it another one.
+    fn change_password(&self, target: Target, wanted: String) -> BoxFuture<'_, Change>;
 }
 
 /// The real thing.
@@ -74,9 +90,22 @@ impl Door for Tds {
             }
         })
     }
+
+    fn change_password(&self, target: Target, wanted: String) -> BoxFuture<'_, Change> {
+        use tiberius::error::Error::Server;
+        Box::pin(async move {
+            match tokio::time::timeout(self.timeout, Box::pin(change(&target, &wanted))).await {
+                Ok(Ok(())) => Change::Done,
+                Ok(Err(Server(token))) if token.code() == LOGIN_FAILED => Change::NotTheFormer,
+                Ok(Err(Server(token))) => Change::Refused(token.message().to_owned()),
+                Ok(Err(error)) => Change::NoAnswer(error.to_string()),
+                Err(_) => Change::NoAnswer(format!("no answer within {} s", self.timeout.as_secs())),
+            }
+        })
+    }
 }
 
-async fn attempt(target: &Target) -> tiberius::Result<Attempt> {
+async fn connect(target: &Target) -> tiberius::Result<Connection> {
     let mut config = Config::new();
     config.host(&target.host);
     config.port(target.port);
@@ -89,7 +118,24 @@ async fn attempt(target: &Target) -> tiberius::Result<Attempt> {
         .await
         .map_err(tiberius::error::Error::from)?;
     stream.set_nodelay(true).map_err(tiberius::error::Error::from)?;
-    let mut client = Box::pin(Client::connect(config, stream.compat_write())).await?;
+    Box::pin(Client::connect(config, stream.compat_write())).await
+}
+
+/// Whether the login fails or the password is not taken, nothing has changed. A statement of this kind takes no parameters.
+async fn change(target: &Target, wanted: &str) -> tiberius::Result<()> {
+    let mut client = connect(target).await?;
+    let quoted = |password: &str| password.replace('\'', "''");
+    let statement = format!(
+        "ALTER LOGIN [{USER}] WITH PASSWORD = N'{}' OLD_PASSWORD = N'{}'",
+        quoted(wanted),
+        quoted(&target.password)
+    );
+    client.simple_query(statement).await?.into_results().await?;
+    client.close().await
+}
+
+async fn attempt(target: &Target) -> tiberius::Result<Attempt> {
+    let mut client = connect(target).await?;
     let version = text(
         &mut client,
         "SELECT CAST(SERVERPROPERTY('ProductVersion') AS NVARCHAR(128))",

@@ -10,7 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::SqlEdgeInstance;
-use crate::login::{Attempt, Door, Target};
+use crate::login::{Attempt, Change, Door, Target};
 use crate::settings::{LOGIN_FAILURES, LOGIN_RETRY};
 use crate::watch::Triggers;
 
@@ -83,6 +83,16 @@ impl Logins {
             }
         });
         let _ = tokio::time::timeout(self.patience, answered).await;
+    }
+
+    /// Gives an engine another password, and forgets what came of the logins at its pod: the next one is with that.
+    pub async fn change_password(&self, pod_uid: &str, target: Target, wanted: String) -> Change {
+        let change = self.door.change_password(target, wanted).await;
+        let of_pod = |key: &str| key.split('/').next() == Some(pod_uid);
+        for (_, entry) in lock(&self.book).iter_mut().filter(|(key, _)| of_pod(key)) {
+            entry.last = None;
+        }
+        change
     }
 
     fn begin(&self, key: &str) -> Option<UnderWay> {
@@ -180,6 +190,10 @@ mod tests {
                 None => Box::pin(std::future::pending()),
             }
         }
+
+        fn change_password(&self, _: Target, _: String) -> BoxFuture<'_, Change> {
+            Box::pin(std::future::ready(Change::Done))
+        }
     }
 
     /// An engine that answers when it is told to.
@@ -191,6 +205,10 @@ mod tests {
                 self.0.notified().await;
                 succeeded()
             })
+        }
+
+        fn change_password(&self, _: Target, _: String) -> BoxFuture<'_, Change> {
+            Box::pin(std::future::pending())
         }
     }
 

@@ -8,7 +8,7 @@ mod password;
 pub use facts::renewal_key;
 pub use fresh::{look_again, note_release};
 pub use login::log_in;
-pub use password::forget as forget_password;
+pub use password::{forget as forget_password, usable as usable_password};
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use crate::error::Result;
 use crate::instance::{Instance, Invalid};
 use crate::scene::{Login, Scene, Volume};
 use crate::settings::Switch;
-use crate::world::{GuardObjects, StorageClassFacts, World, annotation};
+use crate::world::{GuardObjects, PasswordChange, StorageClassFacts, World, annotation};
 
 /// What there is to see.
 pub enum Observed {
@@ -85,6 +85,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>) -> Resu
         broken_databases: Vec::new(),
         instance,
         secret,
+        password_change: PasswordChange::None,
         service,
         deployment,
         guard,

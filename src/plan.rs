@@ -18,7 +18,7 @@ use crate::desired::{self, INSTANCE_UID, Rendering, TEMPLATE_BUILDER, TEMPLATE_I
 use crate::drift;
 use crate::instance::Instance;
 use crate::settings::Identity;
-use crate::world::{SecretFacts, StorageClassFacts, World, annotation, is_finished, is_gated};
+use crate::world::{PasswordChange, SecretFacts, StorageClassFacts, World, annotation, is_finished, is_gated};
 
 /// What to do, and what stands in the way.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -53,6 +53,8 @@ pub enum Step {
         /// Whether the resource is to own it.
         owned: bool,
     },
+    /// Give the engine the password of the Secret.
+    ChangePassword,
     /// Apply the Service.
     ApplyService(Box<Service>),
     /// Apply the guard's account.
@@ -130,6 +132,17 @@ fn secret(world: &World, plan: &mut Plan) {
             let wanted = world.instance.deletion_policy == DeletionPolicy::Delete;
             if *secret_is_ours && *owned != wanted {
                 plan.steps.push(Step::OwnSecret { owned: wanted });
+            }
+            match &world.password_change {
+                PasswordChange::None => {}
+                PasswordChange::Due => plan.steps.push(Step::ChangePassword),
+                PasswordChange::Refused(words) => plan.problem(
+                    "PasswordRefused",
+                    format!(
+                        "the engine does not take the password in Secret {name} and keeps its former one: {words} Put another one, or the \
+                         former one, into the Secret"
+                    ),
+                ),
             }
         }
         SecretFacts::Missing if *secret_is_ours && !world.volume_was_used() => plan.steps.push(Step::CreateSecret),

@@ -48,6 +48,8 @@ pub struct World {
     pub claim_rival: Option<String>,
     /// The password Secret.
     pub secret: SecretFacts,
+    /// Whether the engine is to be given the password of the Secret.
+    pub password_change: PasswordChange,
     /// The Service.
     pub service: Option<Service>,
     /// The Deployment.
@@ -88,6 +90,18 @@ pub enum StorageClassFacts {
     Missing(String),
     /// The claim names no class and the cluster has no default.
     NoDefault,
+}
+
+/// Whether the engine is to be given the password of the Secret in place of the one it has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum PasswordChange {
+    /// It has it, or nobody knows which one it has.
+    #[default]
+    None,
+    /// It refuses the one of the Secret and is known to have had another one.
+    Due,
+    /// It would not take it; its own words.
+    Refused(String),
 }
 
 /// What is known about the password Secret. Never holds the password in a form that can be printed.

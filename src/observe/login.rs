@@ -52,6 +52,7 @@ pub fn recall(context: &Context, world: &mut World) {
             meaning(attempt, &world.secret)
         }
     };
+    world.password_change = password::change(context, world);
 }
 
 /// Logs in if it is time to. Whether the scene may say something else than before.
@@ -70,7 +71,16 @@ pub async fn log_in(context: &Context, world: &mut World) -> bool {
             password: password::usable(context, world).unwrap_or_default(),
         };
         let of = ObjectRef::new(&instance.name).within(&instance.namespace);
+        let (password, asked) = (
+            target.password.clone(),
+            context.logins.last(&goal.key).map(|last| last.at),
+        );
         context.logins.log_in(of, &goal.key, target).await;
+        // one that was under way was perhaps with another password
+        let ended = context.logins.last(&goal.key).filter(|last| Some(last.at) != asked);
+        if ended.is_some_and(|last| matches!(last.attempt, Attempt::Succeeded { .. })) {
+            context.memory.engine_passwords.worked(&instance.uid, password);
+        }
         recall(context, world);
     }
     if world.scene.login == Login::WrongPassword {

@@ -10,7 +10,8 @@ use crate::desired::PASSWORD_KEY;
 use crate::error::Result;
 use crate::instance::Instance;
 use crate::password;
-use crate::world::{SecretFacts, World};
+use crate::scene::Login;
+use crate::world::{PasswordChange, SecretFacts, World};
 
 /// Keys under which a Secret may hold the password, in order.
 const KEYS: [&str; 2] = [PASSWORD_KEY, "SA_PASSWORD"];
@@ -73,11 +74,29 @@ pub fn usable(context: &Context, world: &World) -> Option<String> {
     password.filter(|_| is_usable).map(|password| password.value)
 }
 
+/// Whether the engine is to be given the password that the facts are about: it refuses that one, and the operator knows another one that it had.
+pub fn change(context: &Context, world: &World) -> PasswordChange {
+    let known = &context.memory.engine_passwords;
+    let Some(wanted) = usable(context, world).filter(|_| world.scene.login == Login::WrongPassword) else {
+        return PasswordChange::None;
+    };
+    let uid = &world.instance.uid;
+    match known.refusal(uid, &wanted) {
+        Some(words) => PasswordChange::Refused(words),
+        None if known.former(uid, &wanted).is_some() => PasswordChange::Due,
+        None => PasswordChange::None,
+    }
+}
+
 /// Forgets what was read, so that the next pass reads again.
 pub fn forget(context: &Context, instance: &Instance) {
     context.memory.forget_password(&cache_key(instance));
 }
 
 fn cache_key(instance: &Instance) -> String {
-    format!("{}/{}/{:?}", instance.uid, instance.secret_name, instance.secret_key)
+    // a change of the spec makes it read anew
+    format!(
+        "{}/{}/{:?}/{}",
+        instance.uid, instance.secret_name, instance.secret_key, instance.generation
+    )
 }

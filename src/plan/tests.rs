@@ -14,7 +14,7 @@ use crate::driver_class::DriverClass;
 use crate::lease::{Hold, OnApiLoss, Record};
 use crate::scene::{Holder, Volume};
 use crate::settings::Identity;
-use crate::world::{EPOCH, GuardObjects, World, samples};
+use crate::world::{EPOCH, GuardObjects, PasswordChange, SecretFacts, World, samples};
 
 fn identity(image: &str) -> Identity {
     Identity {
@@ -92,6 +92,7 @@ fn kinds(plan: &Plan) -> Vec<&'static str> {
             Step::PatchClaim { .. } => "PatchClaim",
             Step::DeleteUnboundClaim { .. } => "DeleteUnboundClaim",
             Step::OwnSecret { .. } => "OwnSecret",
+            Step::ChangePassword => "ChangePassword",
             Step::ApplyService(_) => "ApplyService",
             Step::ApplyServiceAccount(_) => "ApplyServiceAccount",
             Step::ApplyRole(_) => "ApplyRole",
@@ -119,6 +120,24 @@ fn a_settled_world_asks_for_nothing() {
             assert_eq!(made(&settled(&more, class, "operator:1")), Plan::default(), "{more}");
         }
     }
+}
+
+#[test]
+fn a_password_is_changed_where_it_can_be_and_a_refusal_needs_the_user() {
+    let mut world = usual();
+    world.password_change = PasswordChange::Due;
+    assert_eq!(kinds(&made(&world)), ["ChangePassword"]);
+    world.password_change = PasswordChange::Refused("It is too short.".into());
+    let plan = made(&world);
+    let problem = plan.problem.expect("a problem");
+    assert_eq!(
+        (problem.reason, problem.passes, plan.steps.len()),
+        ("PasswordRefused", false, 0)
+    );
+    assert!(problem.message.contains("It is too short."), "{}", problem.message);
+    // there is nothing to change it to
+    world.secret = SecretFacts::Missing;
+    assert!(!kinds(&made(&world)).contains(&"ChangePassword"));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{GuardObjects, SecretFacts, StorageClassFacts, World};
+use super::{GuardObjects, PasswordChange, SecretFacts, StorageClassFacts, World};
 use crate::api::SqlEdgeInstance;
 use crate::cluster::Judged;
 use crate::instance::Instance;
@@ -96,6 +96,7 @@ pub fn world(more: &Value) -> World {
             key: "MSSQL_SA_PASSWORD".to_owned(),
             owned: false,
         },
+        password_change: PasswordChange::None,
         service: None,
         deployment: None,
         guard: GuardObjects::default(),

@@ -4,6 +4,7 @@
 
 mod canned;
 mod passes;
+mod passwords;
 mod shop;
 
 mod acts;

@@ -1,8 +1,8 @@
 //! Passes of an operator over the canned cluster.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::future::BoxFuture;
@@ -15,7 +15,7 @@ use sqledge_operator::driver_class::DriverClass;
 use sqledge_operator::events::{Events, Publisher};
 use sqledge_operator::heartbeats::Heartbeats;
 use sqledge_operator::leader::Leadership;
-use sqledge_operator::login::{Attempt, Door, Target};
+use sqledge_operator::login::{Attempt, Change, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
@@ -34,14 +34,18 @@ pub enum Engine {
     Answers,
     /// From when it says so.
     AnswersFrom(Arc<AtomicBool>),
+    /// With this password, and takes any other one without a blank.
+    Knows(Arc<Mutex<String>>),
     Refuses,
     Hangs,
 }
 
 impl Door for Engine {
-    fn login(&self, _: Target) -> BoxFuture<'_, Attempt> {
+    fn login(&self, target: Target) -> BoxFuture<'_, Attempt> {
         let answers = match self {
             Self::Answers => true,
+            Self::Knows(password) if *password.lock().expect("no panic inside") == target.password => true,
+            Self::Knows(_) => return Box::pin(std::future::ready(Attempt::WrongPassword)),
             Self::AnswersFrom(then) => then.load(Ordering::Relaxed),
             Self::Refuses => false,
             Self::Hangs => return Box::pin(std::future::pending()),
@@ -55,6 +59,22 @@ impl Door for Engine {
             Attempt::NoAnswer("no answer within 2 s".into())
         };
         Box::pin(std::future::ready(attempt))
+    }
+
+    fn change_password(&self, target: Target, wanted: String) -> BoxFuture<'_, Change> {
+        let Self::Knows(password) = self else {
+            unreachable!("every password fits")
+        };
+        let mut password = password.lock().expect("no panic inside");
+        let change = if *password != target.password {
+            Change::NotTheFormer
+        } else if wanted.contains(' ') {
+            Change::Refused("Password validation failed.".into())
+        } else {
+            *password = wanted;
+            Change::Done
+        };
+        Box::pin(std::future::ready(change))
     }
 }
 

@@ -1,6 +1,7 @@
-//! The Secret with the password changes or goes while the database runs. An engine keeps the password that its volume was first started with.
+//! The Secret with the password changes or goes while the database runs. What a pod starts with changes nothing: an engine keeps the password that
+//! stands on its volume.
 
-use e2e::{Result, error::ensure, harness::Stage, operator};
+use e2e::{Result, error::ensure, harness::Stage, operator, until, wait::Seen};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
@@ -13,9 +14,34 @@ pub fn long_a_password_that_is_changed_or_lost_is_told_and_stops_neither_the_dat
 ) -> Result<()> {
     let mut watched = Watched::create(stage, "rotated", "")?;
     let (container, engine) = (watched.container()?, watched.engine()?);
-    let began = Timestamp::now();
     let secret = watched.instance.child("secret", "rotated-sa")?;
 
+    // this operator has logged in with the password that the engine has
+    for (turn, wanted, lets_in) in [
+        ("there", with_password(&secret, "An0ther!Passw0rd"), false),
+        ("back", secret.clone(), true),
+    ] {
+        put(stage, &wanted)?;
+        // with any change of the spec the Secret is read anew
+        let turned = format!("service:\n  annotations:\n    example.com/turn: {turn}");
+        watched.instance.apply(&turned)?;
+        until(60, "the engine takes the password of the Secret", || {
+            Ok(match watched.clients.run("SELECT 1") {
+                Ok(()) if lets_in => Seen::There(()),
+                Err(error) if !lets_in && error.to_string().contains("Login failed") => Seen::There(()),
+                other => Seen::NotYet(format!("{other:?}")),
+            })
+        })?;
+        watched
+            .instance
+            .await_condition("Reconciling", 60, |it| it.status == "False")?;
+        watched.instance.await_ready(60)?;
+    }
+    watched.check_processes(&engine)?;
+    watched.clients.await_rows_after(Timestamp::now(), 30)?;
+    let began = Timestamp::now();
+
+    // the next one has not
     put(stage, &with_password(&secret, "An0ther!Passw0rd"))?;
     told(stage, &watched, "PasswordDoesNotFit")?;
     watched.check_processes(&engine)?;
