@@ -198,6 +198,7 @@ mod tests {
         Attempt::Succeeded {
             version: "16.0".into(),
             broken: Vec::new(),
+            space: None,
         }
     }
 

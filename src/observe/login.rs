@@ -44,9 +44,10 @@ pub fn recall(context: &Context, world: &mut World) {
         None => Login::NotTried,
         Some(_) if !goal.runs && goal.suspicious_for.is_none() => Login::NotTried,
         Some(Ended { attempt, .. }) => {
-            if let Attempt::Succeeded { version, broken } = &attempt {
+            if let Attempt::Succeeded { version, broken, space } = &attempt {
                 world.engine_version = Some(version.clone());
                 world.broken_databases.clone_from(broken);
+                world.space = *space;
             }
             meaning(attempt, &world.secret)
         }
@@ -154,6 +155,7 @@ mod tests {
         let succeeded = || Attempt::Succeeded {
             version: "16".into(),
             broken: Vec::new(),
+            space: None,
         };
         let silent = || Attempt::NoAnswer("no answer within 2 s".into());
         let not_yet = || Attempt::NotYet("recovering".into());

@@ -41,6 +41,7 @@ impl Door for Engine {
             Self::Answers => Attempt::Succeeded {
                 version: "16.0.1000.6".into(),
                 broken: Vec::new(),
+                space: None,
             },
             Self::Refuses => Attempt::NoAnswer("no answer within 2 s".into()),
             Self::Hangs => return Box::pin(std::future::pending()),
