@@ -26,65 +26,95 @@ use crate::world::{
     AVOID_NODES, AVOID_REPORTS, EPOCH, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World,
 };
 
-/// Carries out the steps, in order; the first error ends it, the next pass begins anew. Yields whether the Deployment is another one now, so
-/// that a pod of its former template may be about to make way; that it was applied says nothing, because others may undo it each time.
-pub async fn steps(context: &Context, world: &World, steps: &[Step]) -> Result<bool> {
-    let (cluster, instance) = (&context.cluster, &world.instance);
-    let namespace = instance.namespace.as_str();
-    let mut is_another = false;
+/// What came of the steps of a plan.
+pub struct Applied {
+    /// Whether the Deployment is another one now, so that a pod of its former template may be about to make way; that it was applied says
+    /// nothing, because others may undo it each time.
+    pub is_another: bool,
+    /// The API server's words, if it will not let the claim grow: no reason to leave the other steps undone, or to fail the pass.
+    pub refused: Option<String>,
+    /// How it ended.
+    pub outcome: Result<()>,
+}
+
+/// Carries out the steps, in order; the first error ends it, the next pass begins anew.
+pub async fn steps(context: &Context, world: &World, steps: &[Step]) -> Applied {
+    let mut applied = Applied {
+        is_another: false,
+        refused: None,
+        outcome: Ok(()),
+    };
     for step in steps {
-        match step {
-            Step::CreateSecret => {
-                let password = password::generate()?;
-                created(cluster.create(namespace, &desired::secret(instance, &password)).await)?;
-            }
-            Step::CreateClaim => {
-                let id = password::random_id()?;
-                if let Some(claim) = desired::claim(instance, &id) {
-                    created(cluster.create(namespace, &claim).await)?;
-                }
-            }
-            Step::PatchClaim { claim, operations } => {
-                cluster.patch_judged::<PersistentVolumeClaim>(claim, operations).await?;
-            }
-            Step::DeleteUnboundClaim { claim } => cluster.delete_judged::<PersistentVolumeClaim>(claim, None).await?,
-            Step::OwnSecret { owned } => own_secret(cluster, instance, *owned).await?,
-            Step::ApplyService(service) => {
-                cluster
-                    .apply(namespace, &instance.service_name, service.as_ref())
-                    .await?;
-            }
-            Step::ApplyServiceAccount(account) => {
-                cluster
-                    .apply(namespace, &instance.guard_name(), account.as_ref())
-                    .await?;
-            }
-            Step::ApplyRole(role) => {
-                cluster.apply(namespace, &instance.guard_name(), role.as_ref()).await?;
-            }
-            Step::ApplyRoleBinding(binding) => {
-                cluster
-                    .apply(namespace, &instance.guard_name(), binding.as_ref())
-                    .await?;
-            }
-            // never by apply: that would take an existing one from its holder
-            Step::CreateLease(lease) => created(cluster.create(namespace, lease.as_ref()).await)?,
-            Step::PatchLease { lease, operations } => {
-                cluster.patch_judged::<Lease>(lease, operations).await?;
-            }
-            Step::ApplyDeployment(deployment) => {
-                let before = world.deployment.as_ref().and_then(|stored| stored.metadata.generation);
-                let applied = cluster.apply(namespace, &instance.name, deployment.as_ref()).await?;
-                is_another = applied.metadata.generation != before;
-            }
-            Step::ChangePassword => change_password(context, world).await,
-            Step::ScaleToOne { deployment } => {
-                let operation = json!({"op": "replace", "path": "/spec/replicas", "value": 1});
-                cluster.patch_judged::<Deployment>(deployment, &[operation]).await?;
-            }
+        applied.outcome = Box::pin(carry_out(context, world, step, &mut applied)).await;
+        if applied.outcome.is_err() {
+            break;
         }
     }
-    Ok(is_another)
+    applied
+}
+
+async fn carry_out(context: &Context, world: &World, step: &Step, applied: &mut Applied) -> Result<()> {
+    let (cluster, instance) = (&context.cluster, &world.instance);
+    let namespace = instance.namespace.as_str();
+    match step {
+        Step::CreateSecret => {
+            let password = password::generate()?;
+            created(cluster.create(namespace, &desired::secret(instance, &password)).await)?;
+        }
+        Step::CreateClaim => {
+            let id = password::random_id()?;
+            if let Some(claim) = desired::claim(instance, &id) {
+                created(cluster.create(namespace, &claim).await)?;
+            }
+        }
+        Step::PatchClaim { claim, operations } => {
+            cluster.patch_judged::<PersistentVolumeClaim>(claim, operations).await?;
+        }
+        Step::GrowClaim { claim, size } => {
+            let operation = json!({"op": "replace", "path": "/spec/resources/requests/storage", "value": size});
+            let grown = cluster.patch_judged::<PersistentVolumeClaim>(claim, &[operation]).await;
+            applied.refused = match grown {
+                Ok(_) => None,
+                Err(error) => Some(error.refusal().map(str::to_owned).ok_or(error)?),
+            };
+        }
+        Step::DeleteUnboundClaim { claim } => cluster.delete_judged::<PersistentVolumeClaim>(claim, None).await?,
+        Step::OwnSecret { owned } => own_secret(cluster, instance, *owned).await?,
+        Step::ApplyService(service) => {
+            cluster
+                .apply(namespace, &instance.service_name, service.as_ref())
+                .await?;
+        }
+        Step::ApplyServiceAccount(account) => {
+            cluster
+                .apply(namespace, &instance.guard_name(), account.as_ref())
+                .await?;
+        }
+        Step::ApplyRole(role) => {
+            cluster.apply(namespace, &instance.guard_name(), role.as_ref()).await?;
+        }
+        Step::ApplyRoleBinding(binding) => {
+            cluster
+                .apply(namespace, &instance.guard_name(), binding.as_ref())
+                .await?;
+        }
+        // never by apply: that would take an existing one from its holder
+        Step::CreateLease(lease) => created(cluster.create(namespace, lease.as_ref()).await)?,
+        Step::PatchLease { lease, operations } => {
+            cluster.patch_judged::<Lease>(lease, operations).await?;
+        }
+        Step::ApplyDeployment(deployment) => {
+            let before = world.deployment.as_ref().and_then(|stored| stored.metadata.generation);
+            let after = cluster.apply(namespace, &instance.name, deployment.as_ref()).await?;
+            applied.is_another = after.metadata.generation != before;
+        }
+        Step::ChangePassword => change_password(context, world).await,
+        Step::ScaleToOne { deployment } => {
+            let operation = json!({"op": "replace", "path": "/spec/replicas", "value": 1});
+            cluster.patch_judged::<Deployment>(deployment, &[operation]).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Somebody was faster: the next pass sees whose object it is.

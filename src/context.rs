@@ -51,6 +51,7 @@ pub struct Context {
 pub struct Memory {
     passwords: Mutex<HashMap<String, (Instant, Password)>>,
     volumes: Mutex<HashMap<String, Volume>>,
+    refusals: Mutex<HashMap<String, (Instant, String)>>,
     written: Mutex<HashMap<String, Written>>,
     detaching: Mutex<HashMap<String, (Timestamp, Instant)>>,
     /// The passwords that engines are known to have.
@@ -84,6 +85,10 @@ impl Memory {
         let mut detaching = self.detaching.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = detaching.values_mut().map(|(_, seen)| seen);
         for at in passwords.values_mut().map(|(at, _)| at).chain(seen) {
+            *at = at.checked_sub(by).unwrap_or(*at);
+        }
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        for (at, _) in refusals.values_mut() {
             *at = at.checked_sub(by).unwrap_or(*at);
         }
     }
@@ -128,7 +133,7 @@ impl Memory {
     /// Drops what belongs to no resource of these UIDs.
     pub fn keep_only(&self, instances: &HashSet<String>) {
         let lives = |uid: &str| instances.contains(uid);
-        // a password's key begins with the UID of its instance
+        // every key begins with the UID of its instance
         let of = |key: &str| key.split('/').next().unwrap_or_default().to_owned();
         self.passwords
             .lock()
@@ -146,7 +151,27 @@ impl Memory {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|uid, _| lives(uid));
+        self.refusals
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|key, _| lives(&of(key)));
         self.engine_passwords.keep_only(instances);
+    }
+
+    /// The words with which a claim (UIDs of instance and claim, and the size) was not allowed to grow, unless they are older than `max_age`.
+    pub fn refusal(&self, growth: &str, max_age: Duration) -> Option<String> {
+        let refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals
+            .get(growth)
+            .filter(|(at, _)| at.elapsed() < max_age)
+            .map(|(_, words)| words.clone())
+    }
+
+    /// Remembers such words.
+    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
+    pub fn remember_refusal(&self, growth: String, words: String) {
+        let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+        refusals.insert(growth, (Instant::now(), words));
     }
 
     /// The volume of a binding (UIDs of instance and claim), if it was read before.

@@ -14,12 +14,12 @@ use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{applier, controller};
 
 use crate::api::SqlEdgeInstance;
-use crate::apply;
+use crate::apply::{self, Applied};
 use crate::context::Context;
 use crate::error::{Error, Result};
 use crate::failover::{self, Act, Verdict};
 use crate::lease;
-use crate::observe::{Observed, forget_password, log_in, look_again, note_release, observe};
+use crate::observe::{Observed, forget_password, log_in, look_again, note_refusal, note_release, observe};
 use crate::plan::{self, Plan};
 use crate::report::report;
 use crate::rules::Rules;
@@ -151,10 +151,15 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
         Observed::World(world) => world,
     };
     let plan = plan::plan(&world, &context.identity);
-    let applied = apply::steps(context, &world, &plan.steps).await;
     // a child that cannot be applied must not keep the database on a dead node
-    let replaces_pods = matches!(applied, Ok(true));
-    let mut outcome = applied.map(|_| ());
+    let Applied {
+        is_another: replaces_pods,
+        refused,
+        mut outcome,
+    } = apply::steps(context, &world, &plan.steps).await;
+    if let Some(words) = refused {
+        note_refusal(context, &mut world, words);
+    }
     if plan
         .steps
         .iter()
@@ -175,6 +180,8 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
     outcome = outcome.and(done);
     let Decided { world, verdict } = decided;
     let status = status::of(&world, &plan, &verdict, outcome.as_ref().err());
+    let instance = &world.instance;
+    context.metrics.space(&instance.namespace, &instance.name, world.space);
     report(context, &world.resource, status).await?;
     outcome?;
     Ok(Action::requeue(next_look(context, &plan, &verdict, acted)))

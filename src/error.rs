@@ -87,6 +87,18 @@ impl Error {
             .is_some_and(|s| s.is_conflict() || s.is_not_found() || (patched && s.is_invalid()))
     }
 
+    /// The API server's words, where it understood the request and refuses it for what it asks: it would refuse it again.
+    ///
+    /// A 422 without a cause is a JSON patch whose `test` failed, see [`Error::is_moved`].
+    pub fn refusal(&self) -> Option<&str> {
+        let status = self.api_status()?;
+        let has_cause = status
+            .details
+            .as_ref()
+            .is_some_and(|details| !details.causes.is_empty());
+        (status.is_forbidden() || (status.is_invalid() && has_cause)).then_some(status.message.as_str())
+    }
+
     /// The API server's own words, where it answered at all.
     pub fn api_status(&self) -> Option<&kube::core::Status> {
         match self {

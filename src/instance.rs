@@ -24,6 +24,7 @@ use kube::{Resource, ResourceExt as _};
 pub use self::failover::Failover;
 use self::names::is_service_name;
 use self::password::Password;
+pub use self::quantity::exceeds;
 use self::service::ServiceSettings;
 use self::storage::Storage;
 use crate::api::{
@@ -251,10 +252,7 @@ impl Instance {
 
     /// Whether the wanted size is above what a claim requests: it may grow, never shrink.
     pub fn size_exceeds(&self, requested: &Quantity) -> bool {
-        let wanted = self.size.as_ref().and_then(|size| quantity::parse(&size.0));
-        wanted
-            .zip(quantity::parse(&requested.0))
-            .is_some_and(|(wanted, requested)| wanted.whole() > requested.whole())
+        self.size.as_ref().is_some_and(|size| exceeds(size, requested))
     }
 
     /// The reference by which Kubernetes deletes a child with its instance.

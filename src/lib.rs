@@ -32,6 +32,7 @@ pub mod report;
 pub mod rules;
 pub mod scene;
 pub mod settings;
+pub mod space;
 pub mod status;
 pub mod telemetry;
 pub mod text;

@@ -7,11 +7,16 @@ use futures::future::BoxFuture;
 use tiberius::{AuthMethod, Client, Config, EncryptionLevel};
 use tokio_util::compat::TokioAsyncWriteCompatExt as _;
 
+use crate::space::Space;
+
 /// Login name; an instance has no other that the operator could know.
 const USER: &str = "sa";
 
 /// 18456 "Login failed for user"; anything else an engine says while it starts is "not yet".
 const LOGIN_FAILED: u32 = 18456;
+
+/// Whether a login succeeded does not depend on what the engine says about its volume, so that is not waited for any longer.
+const SPACE_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Where and as whom to log in.
 #[derive(Clone)]
@@ -42,6 +47,8 @@ pub enum Attempt {
         version: String,
         /// Databases whose files the engine could not use: name and state.
         broken: Vec<String>,
+        /// What is left on the volume of the system databases; none if the engine does not say.
+        space: Option<Space>,
     },
     /// The engine refused the password: it does not fit the data on the volume.
     WrongPassword,
@@ -76,7 +83,7 @@ pub trait Door: Send + Sync {
 /// The real thing.
 #[derive(Clone, Copy, Debug)]
 pub struct Tds {
-    /// Time for connection, login and query together.
+    /// Time for connection, login and what a login must tell; what it may tell comes after that.
     pub timeout: Duration,
 }
 
@@ -84,7 +91,11 @@ impl Door for Tds {
     fn login(&self, target: Target) -> BoxFuture<'_, Attempt> {
         Box::pin(async move {
             match tokio::time::timeout(self.timeout, Box::pin(attempt(&target))).await {
-                Ok(Ok(attempt)) => attempt,
+                Ok(Ok((client, version, broken))) => Attempt::Succeeded {
+                    version,
+                    broken,
+                    space: leave(client).await,
+                },
                 Ok(Err(error)) => classify(&error),
                 Err(_) => Attempt::NoAnswer(format!("no answer within {} s", self.timeout.as_secs())),
             }
@@ -134,7 +145,7 @@ async fn change(target: &Target, wanted: &str) -> tiberius::Result<()> {
     client.close().await
 }
 
-async fn attempt(target: &Target) -> tiberius::Result<Attempt> {
+async fn attempt(target: &Target) -> tiberius::Result<(Connection, String, Vec<String>)> {
     let mut client = connect(target).await?;
     let version = text(
         &mut client,
@@ -142,8 +153,31 @@ async fn attempt(target: &Target) -> tiberius::Result<Attempt> {
     )
     .await?;
     let broken = broken(&mut client).await?;
-    client.close().await?;
-    Ok(Attempt::Succeeded { version, broken })
+    Ok((client, version, broken))
+}
+
+/// The last question, to which an engine may owe the answer: an older one does not know it, or refuses it.
+async fn leave(mut client: Connection) -> Option<Space> {
+    let asking = async {
+        let space = space(&mut client).await.ok().flatten();
+        let _ = client.close().await;
+        space
+    };
+    tokio::time::timeout(SPACE_PATIENCE, asking).await.ok().flatten()
+}
+
+/// Of the volume that the first file of master is on. Path and name of the volume are NULL on Linux; the figures are not.
+async fn space(client: &mut Connection) -> tiberius::Result<Option<Space>> {
+    let query = "SELECT total_bytes, available_bytes FROM sys.dm_os_volume_stats(1, 1)";
+    let row = client.simple_query(query).await?.into_row().await?;
+    let bytes = |at: usize| {
+        let value = row.as_ref()?.try_get::<i64, _>(at).ok().flatten()?;
+        u64::try_from(value).ok()
+    };
+    Ok(bytes(0)
+        .filter(|total| *total > 0)
+        .zip(bytes(1))
+        .map(|(total, available)| Space { total, available }))
 }
 
 type Connection = Client<tokio_util::compat::Compat<tokio::net::TcpStream>>;

@@ -216,6 +216,7 @@ mod tests {
         Attempt::Succeeded {
             version: "16.0".into(),
             broken: Vec::new(),
+            space: None,
         }
     }
 

@@ -10,6 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::api::FailoverRecord;
+use crate::space::Space;
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -20,6 +21,8 @@ pub struct Metrics {
     phase_seconds: Family<Phase, Histogram>,
     failovers: Family<Outcome, Counter>,
     ready: Family<Instance, Gauge>,
+    volume_available: Family<Instance, Gauge>,
+    volume_capacity: Family<Instance, Gauge>,
     leader: Gauge,
     events_dropped: Counter,
 }
@@ -56,6 +59,8 @@ impl Default for Metrics {
             phase_seconds: Family::new_with_constructor(histogram),
             failovers: Family::default(),
             ready: Family::default(),
+            volume_available: Family::default(),
+            volume_capacity: Family::default(),
             leader: Gauge::default(),
             events_dropped: Counter::default(),
             registry: Registry::default(),
@@ -81,6 +86,16 @@ impl Default for Metrics {
             "instance_ready",
             "1 while the operator's login succeeds",
             this.ready.clone(),
+        );
+        registry.register(
+            "volume_available_bytes",
+            "What the engine may still use of its volume, by its own word at the last login",
+            this.volume_available.clone(),
+        );
+        registry.register(
+            "volume_capacity_bytes",
+            "Size of the file system on the volume, by the engine's word at the last login",
+            this.volume_capacity.clone(),
         );
         registry.register("leader", "1 while this replica may write", this.leader.clone());
         registry.register(
@@ -132,8 +147,25 @@ impl Metrics {
         self.ready.get_or_create(&instance).set(i64::from(ready));
     }
 
+    /// How much room an instance has; a figure that nobody knows any more is not told.
+    pub fn space(&self, namespace: &str, name: &str, space: Option<Space>) {
+        let instance = Instance {
+            namespace: namespace.into(),
+            name: name.into(),
+        };
+        let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let Some(Space { total, available }) = space else {
+            self.volume_available.remove(&instance);
+            self.volume_capacity.remove(&instance);
+            return;
+        };
+        self.volume_available.get_or_create(&instance).set(bytes(available));
+        self.volume_capacity.get_or_create(&instance).set(bytes(total));
+    }
+
     /// An instance is gone.
     pub fn forget(&self, namespace: &str, name: &str) {
+        self.space(namespace, name, None);
         self.ready.remove(&Instance {
             namespace: namespace.into(),
             name: name.into(),

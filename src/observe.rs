@@ -1,10 +1,12 @@
 //! I/O in: reads the world of one instance. Ordinary passes read the watch caches; before an irreversible act every object that
 //! it is judged on is read from the API server again (`fresh`). The only module that reads the clock for the pure ones.
 
+mod expansion;
 mod facts;
 mod fresh;
 mod login;
 mod password;
+pub use expansion::note_refusal;
 pub use facts::renewal_key;
 pub use fresh::{look_again, note_release};
 pub use login::log_in;
@@ -77,12 +79,14 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>) -> Resu
         scene: parts.scene(context, &instance, resource, guard.lease.as_ref(), now),
         resource: resource.clone(),
         pods: parts.ours(&instance),
+        expansion_refused: expansion::refusal(context, &instance, parts.claim.as_ref()),
         claim: parts.claim,
         engine_version: resource
             .status
             .as_ref()
             .and_then(|status| status.engine_version.clone()),
         broken_databases: Vec::new(),
+        space: None,
         instance,
         secret,
         password_change: PasswordChange::None,

@@ -9,6 +9,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use kube::{Resource, ResourceExt as _};
 use serde_json::{Value, json};
 
@@ -36,12 +37,19 @@ pub enum Step {
     CreateSecret,
     /// Make the claim, with an identity for its volume.
     CreateClaim,
-    /// JSON patch of the claim: adopt it, grow it, or change who deletes it.
+    /// JSON patch of the claim: adopt it, or change who deletes it.
     PatchClaim {
         /// The claim as judged.
         claim: Judged,
         /// What to change.
         operations: Vec<Value>,
+    },
+    /// Raise what the claim requests. A step of its own, because it may be refused for reasons that concern nothing else.
+    GrowClaim {
+        /// The claim as judged.
+        claim: Judged,
+        /// The size it is to have.
+        size: Quantity,
     },
     /// Delete a claim that never got a volume, so that it can be made as it is wanted now: the rest of its spec cannot be changed.
     DeleteUnboundClaim {
@@ -248,12 +256,31 @@ fn claim(world: &World, plan: &mut Plan) {
         return plan.steps.push(Step::DeleteUnboundClaim { claim });
     }
     let operations = claim_operations(instance, claim);
-    if let Some(judged) = Judged::of(claim).filter(|_| !operations.is_empty()) {
+    let Some(judged) = Judged::of(claim) else { return };
+    if !operations.is_empty() {
+        // it is another version after that, and the next pass sees whether it is large enough
         plan.steps.push(Step::PatchClaim {
             claim: judged,
             operations,
         });
+    } else if let Some(size) = growth(world, claim) {
+        plan.steps.push(Step::GrowClaim { claim: judged, size });
     }
+}
+
+/// The size that a claim of ours is to grow to, whatever state the database is in: a volume that is full needs it most when nothing runs on it.
+fn growth(world: &World, claim: &PersistentVolumeClaim) -> Option<Quantity> {
+    let instance = &world.instance;
+    let requested = claim
+        .spec
+        .as_ref()?
+        .resources
+        .as_ref()?
+        .requests
+        .as_ref()?
+        .get("storage")?;
+    let wanted = instance.claim_is_ours && world.expansion_refused.is_none() && instance.size_exceeds(requested);
+    instance.size.clone().filter(|_| wanted)
 }
 
 /// A claim without a volume holds no data. The class that the API server filled in where none was asked for is no difference.
@@ -297,15 +324,6 @@ fn claim_operations(instance: &Instance, claim: &PersistentVolumeClaim) -> Vec<V
         .filter(|owner| owner.kind == SqlEdgeInstance::kind(&()));
     if owners.map(|owner| &owner.uid).ne(wanted.iter().map(|owner| &owner.uid)) {
         operations.push(json!({"op": "add", "path": "/metadata/ownerReferences", "value": wanted}));
-    }
-    let requested = claim
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.resources.as_ref()?.requests.as_ref()?.get("storage"));
-    if let (Some(size), Some(requested)) = (&instance.size, requested)
-        && instance.size_exceeds(requested)
-    {
-        operations.push(json!({"op": "replace", "path": "/spec/resources/requests/storage", "value": size}));
     }
     operations
 }

@@ -11,6 +11,7 @@ use serde_json::json;
 use crate::api::{FailoverRecord, SqlEdgeInstance, SqlEdgeInstanceStatus};
 use crate::context::Context;
 use crate::error::Result;
+use crate::status::{HAS_SPACE, RESIZING};
 
 /// Writes the status if it differs, and publishes what changed. Returns the resource as it is then.
 pub async fn report(
@@ -47,12 +48,29 @@ pub async fn report(
             .events
             .publish(resource, EventType::Normal, "FailedOver", &summary(record));
     }
-    if let Some((type_, condition)) = news(&before, &wanted) {
+    for (type_, condition) in news(&before, &wanted).into_iter().chain(volume_news(&before, &wanted)) {
         context
             .events
             .publish(resource, type_, &condition.reason, &condition.message);
     }
     Ok(written)
+}
+
+/// What somebody should know about the volume before the database suffers from it, when it begins.
+fn volume_news<'a>(
+    before: &'a SqlEdgeInstanceStatus,
+    now: &'a SqlEdgeInstanceStatus,
+) -> impl Iterator<Item = (EventType, &'a Condition)> {
+    let warnings = [
+        (HAS_SPACE, "VolumeNearlyFull"),
+        (RESIZING, "ExpansionRefused"),
+        (RESIZING, "ResizeFailed"),
+    ];
+    warnings.into_iter().filter_map(move |(type_, reason)| {
+        let of = |status: &'a SqlEdgeInstanceStatus| condition(status, type_).filter(|c| c.reason == reason);
+        let begun = of(now).filter(|_| of(before).is_none())?;
+        Some((EventType::Warning, begun))
+    })
 }
 
 /// What is worth an event: Ready was gained or lost, or something new stands in the way. The steps in between stand in the status.
@@ -111,6 +129,51 @@ fn summary(record: &FailoverRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_that_gets_full_or_cannot_grow_is_news_once() {
+        let status = |space: &str, resizing: &str| -> SqlEdgeInstanceStatus {
+            let condition = |type_: &str, reason: &str| json!({"type": type_, "status": "True", "reason": reason, "message": "", "lastTransitionTime": "2026-01-02T03:04:05Z"});
+            let conditions = [condition(HAS_SPACE, space), condition(RESIZING, resizing)];
+            serde_json::from_value(json!({"conditions": conditions})).expect("a status")
+        };
+        let nothing: [&str; 0] = [];
+        let table = [
+            (("SpaceLeft", "SizeReached"), ("SpaceLeft", "SizeReached"), &nothing[..]),
+            (
+                ("SpaceLeft", "SizeReached"),
+                ("VolumeNearlyFull", "SizeReached"),
+                &["VolumeNearlyFull"][..],
+            ),
+            (
+                ("VolumeNearlyFull", "SizeReached"),
+                ("VolumeNearlyFull", "Resizing"),
+                &nothing,
+            ),
+            (
+                ("VolumeNearlyFull", "SizeReached"),
+                ("VolumeNearlyFull", "ExpansionRefused"),
+                &["ExpansionRefused"],
+            ),
+            (
+                ("VolumeNearlyFull", "Resizing"),
+                ("SpaceLeft", "ResizeFailed"),
+                &["ResizeFailed"],
+            ),
+            (
+                ("VolumeNearlyFull", "ResizeFailed"),
+                ("SpaceLeft", "SizeReached"),
+                &nothing,
+            ),
+        ];
+        for (before, now, expected) in table {
+            let (before, now) = (status(before.0, before.1), status(now.0, now.1));
+            let found: Vec<_> = volume_news(&before, &now)
+                .map(|(_, condition)| condition.reason.as_str())
+                .collect();
+            assert_eq!(found, expected);
+        }
+    }
 
     #[test]
     fn the_event_of_a_failover_tells_its_reason_its_nodes_its_proof_and_its_phases() {

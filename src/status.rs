@@ -2,6 +2,7 @@
 
 mod conditions;
 mod record;
+mod volume;
 
 pub use record::DETACHING;
 
@@ -16,6 +17,11 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
 
 use conditions::{Conditions, FALSE, TRUE, UNKNOWN};
+
+/// Condition: whether the database has room to write.
+pub const HAS_SPACE: &str = "VolumeHasSpace";
+/// Condition: whether the volume is to be larger than it is.
+pub const RESIZING: &str = "VolumeResizing";
 
 /// The status of a world that was judged and acted on.
 pub fn of(world: &World, plan: &Plan, verdict: &Verdict, failed: Option<&Error>) -> SqlEdgeInstanceStatus {
@@ -41,6 +47,16 @@ pub fn of(world: &World, plan: &Plan, verdict: &Verdict, failed: Option<&Error>)
     let stuck = (!serving && finding.needs_a_human(verdict)).then_some(&finding);
     progress(&mut conditions, plan, stuck, failed, (!serving).then_some(&finding));
     volume_bound(&mut conditions, world);
+    match volume::has_space(world) {
+        Some(said) => conditions.set(HAS_SPACE, said.0, said.1, &said.2),
+        None if conditions.keep(HAS_SPACE) => {}
+        None => {
+            let said = volume::has_unknown_space();
+            conditions.set(HAS_SPACE, said.0, said.1, &said.2);
+        }
+    }
+    let resizing = volume::resizing(world);
+    conditions.set(RESIZING, resizing.0, resizing.1, &resizing.2);
     address_assigned(&mut conditions, world, address.as_deref());
     let reachable = conditions::reachable(&world.scene.login);
     conditions.set("DatabaseReachable", reachable.0, reachable.1, &reachable.2);

@@ -28,7 +28,7 @@ fn the_image_is_compiled_with_every_member_of_the_workspace() {
 }
 
 /// Where the reasons of conditions are made.
-const REASONS: [&str; 9] = [
+const REASONS: [&str; 10] = [
     "src/failover.rs",
     "src/failover/admission.rs",
     "src/failover/placement.rs",
@@ -38,13 +38,15 @@ const REASONS: [&str; 9] = [
     "src/plan/guard.rs",
     "src/status.rs",
     "src/status/conditions.rs",
+    "src/status/volume.rs",
 ];
 
-/// What else stands there alone in quotes: types, values and the good news of conditions, kinds, and words of the kubelet.
-const OTHERS: [&str; 30] = [
+/// What else stands there alone in quotes: types, values and the good news of conditions, kinds, and words of others.
+const OTHERS: [&str; 33] = [
     "AddressAssigned",
     "Assigned",
     "Bound",
+    "ControllerResizeError",
     "CreateContainerConfigError",
     "CreateContainerError",
     "DatabaseReachable",
@@ -54,10 +56,12 @@ const OTHERS: [&str; 30] = [
     "False",
     "Guarded",
     "ImagePullBackOff",
+    "Infeasible",
     "InvalidImageName",
     "LoadBalancer",
     "LoginSucceeded",
     "NoFailover",
+    "NodeResizeError",
     "None",
     "OOMKilled",
     "PersistentVolumeClaim",

@@ -78,6 +78,13 @@ fn factor_out(mut mantissa: i128, base: i128, limit: usize) -> (i128, usize) {
     (mantissa, power)
 }
 
+/// Whether the first one, in whole units, is more; what is no quantity is no more than anything.
+pub fn exceeds(one: &Quantity, other: &Quantity) -> bool {
+    parse(&one.0)
+        .zip(parse(&other.0))
+        .is_some_and(|(one, other)| one.whole() > other.whole())
+}
+
 /// Reads a quantity; none where Kubernetes would refuse it, or where it is beyond 2^63.
 pub(super) fn parse(text: &str) -> Option<Parsed> {
     let (negative, unsigned) = match text.strip_prefix('-') {

@@ -45,9 +45,10 @@ pub fn recall(context: &Context, world: &mut World) {
         Some(_) if !goal.runs && goal.suspicious_for.is_none() => Login::NotTried,
         Some(ended) if is_outdated(&ended.attempt, ended.at.elapsed(), context.timing.asking()) => Login::NotTried,
         Some(Ended { attempt, .. }) => {
-            if let Attempt::Succeeded { version, broken } = &attempt {
+            if let Attempt::Succeeded { version, broken, space } = &attempt {
                 world.engine_version = Some(version.clone());
                 world.broken_databases.clone_from(broken);
+                world.space = *space;
             }
             meaning(attempt, &world.secret)
         }
@@ -192,6 +193,7 @@ mod tests {
         let succeeded = || Attempt::Succeeded {
             version: "16".into(),
             broken: Vec::new(),
+            space: None,
         };
         let silent = || Attempt::NoAnswer("no answer within 2 s".into());
         let not_yet = || Attempt::NotYet("recovering".into());

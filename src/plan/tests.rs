@@ -1,6 +1,7 @@
 //! Which steps a world asks for: the guard's objects, and when a pod template may change.
 
 mod beginning;
+mod growth;
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -90,6 +91,7 @@ fn kinds(plan: &Plan) -> Vec<&'static str> {
             Step::CreateSecret => "CreateSecret",
             Step::CreateClaim => "CreateClaim",
             Step::PatchClaim { .. } => "PatchClaim",
+            Step::GrowClaim { .. } => "GrowClaim",
             Step::DeleteUnboundClaim { .. } => "DeleteUnboundClaim",
             Step::OwnSecret { .. } => "OwnSecret",
             Step::ChangePassword => "ChangePassword",

@@ -38,6 +38,13 @@ impl<'a> Conditions<'a> {
         self.next = self.previous.to_vec();
     }
 
+    /// Takes over what stood before under this type; whether anything did.
+    pub fn keep(&mut self, type_: &str) -> bool {
+        let before = self.previous.iter().find(|condition| condition.type_ == type_);
+        self.next.extend(before.cloned());
+        before.is_some()
+    }
+
     pub fn set(&mut self, type_: &str, status: &str, reason: &str, message: &str) {
         let before = self.previous.iter().find(|c| c.type_ == type_ && c.status == status);
         let condition = Condition {

@@ -104,5 +104,7 @@ pub fn world(more: &Value) -> World {
         scene,
         engine_version: None,
         broken_databases: Vec::new(),
+        space: None,
+        expansion_refused: None,
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::chance::Chance;
+use crate::mirror::text;
 use crate::operator::{Operator, Setup};
 use crate::outcome;
 use crate::server::play;
@@ -141,6 +142,88 @@ fn a_new_operator_image_writes_nothing_to_a_running_instance_until_its_spec_chan
             "{template}"
         );
         world.assert_sound("a new operator");
+        world.end().await;
+    });
+}
+
+fn claim_of(world: &World) -> Value {
+    let state = world.lock();
+    let claim = state.mirror.get("persistentvolumeclaims", &state.claim);
+    claim.cloned().expect("a claim")
+}
+
+fn requested(world: &World) -> String {
+    let claim = claim_of(world);
+    text(&claim, "/spec/resources/requests/storage").to_owned()
+}
+
+fn resizing(world: &World) -> (String, String) {
+    world.lock().condition("VolumeResizing").expect("the condition")
+}
+
+#[test]
+fn a_size_that_the_api_server_does_not_allow_is_told_and_holds_nothing_else_up() {
+    play(async {
+        let mut chance = Chance::new(75);
+        let (world, mut operator) = started(&Make::default(), &Setup::default(), &mut chance).await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        assert_eq!(resizing(&world), ("False".into(), "SizeReached".into()));
+        let larger = json!({"storage": {"size": "16Gi"}, "image": "registry.example/engine:2"});
+        world.edit_instance(json!({"spec": larger})).await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        assert_eq!(
+            resizing(&world),
+            ("True".into(), "ExpansionRefused".into()),
+            "{}",
+            world.story()
+        );
+        assert_eq!(requested(&world), "8Gi");
+        let template = world.lock().mirror.get("deployments", "orders").expect("there")["spec"]["template"].to_string();
+        assert!(template.contains("registry.example/engine:2"), "{template}");
+        let ready = world.lock().condition("Ready").expect("the condition").0;
+        assert_eq!(ready, "True", "{}", world.story());
+        assert_at_rest(&world, &mut operator, "an expansion that was refused").await;
+        world.assert_sound("an expansion that was refused");
+        world.end().await;
+    });
+}
+
+#[test]
+fn a_larger_size_reaches_the_claim_and_the_status_says_how_far_it_is() {
+    play(async {
+        let mut chance = Chance::new(76);
+        let make = Make {
+            spec: json!({"storage": {"storageClassName": "other-disk"}}),
+            ..Make::default()
+        };
+        let (world, mut operator) = started(&make, &Setup::default(), &mut chance).await;
+        world
+            .edit_instance(json!({"spec": {"storage": {"size": "16Gi"}}}))
+            .await;
+        settle(&world, &mut operator, &mut chance, &mut Fair).await;
+        assert_eq!(requested(&world), "16Gi");
+        assert_eq!(
+            resizing(&world),
+            ("True".into(), "Resizing".into()),
+            "{}",
+            world.story()
+        );
+        assert_at_rest(&world, &mut operator, "an expansion under way").await;
+        let path = world.path("v1", "persistentvolumeclaims", "orders-data/status");
+        let pending = json!([{"type": "FileSystemResizePending", "status": "True"}]);
+        for (status, said) in [
+            (json!({"conditions": pending}), ("True", "FileSystemResizePending")),
+            (
+                json!({"conditions": null, "capacity": {"storage": "16Gi"}}),
+                ("False", "SizeReached"),
+            ),
+        ] {
+            world.merge(&path, json!({"status": status})).await;
+            settle(&world, &mut operator, &mut chance, &mut Fair).await;
+            let (found, reason) = resizing(&world);
+            assert_eq!((found.as_str(), reason.as_str()), said, "{}", world.story());
+        }
+        world.assert_sound("an expansion");
         world.end().await;
     });
 }

@@ -31,6 +31,7 @@ use sqledge_operator::login::{Attempt, Change, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
+use sqledge_operator::space::Space;
 use sqledge_operator::watch::{Caches, NODE_LEASES, Synced};
 
 use crate::chance::Chance;
@@ -386,6 +387,10 @@ impl Door for Doors {
             Attempt::Succeeded {
                 version: "16.0.1000.6".into(),
                 broken: Vec::new(),
+                space: Some(Space {
+                    total: 8 << 30,
+                    available: 4 << 30,
+                }),
             }
         } else {
             Attempt::NoAnswer("no answer within 2 s".into())

@@ -260,7 +260,7 @@ fn copy(from: &Path, to: &Path) {
     );
 }
 
-/// Our definition, and two storage classes.
+/// Our definition, and storage classes, of one of which volumes may grow.
 async fn install(client: &Client, api_server: &Program) {
     let definitions: Api<CustomResourceDefinition> = Api::all(client.clone());
     definitions
@@ -273,8 +273,9 @@ async fn install(client: &Client, api_server: &Program) {
     })
     .await;
     let classes: Api<StorageClass> = Api::all(client.clone());
-    for name in ["disk", "other-disk"] {
-        let class = json!({"metadata": {"name": name}, "provisioner": "disk.storage.test"});
+    for (name, grows) in [("disk", false), ("other-disk", true)] {
+        let class =
+            json!({"metadata": {"name": name}, "provisioner": "disk.storage.test", "allowVolumeExpansion": grows});
         let class: StorageClass = serde_json::from_value(class).expect("a storage class");
         classes.create(&PostParams::default(), &class).await.expect("created");
     }

@@ -8,7 +8,7 @@ set -euo pipefail
 everywhere='gcc:gcc ld:binutils make:make git:git /etc/ssl/certs/ca-certificates.crt:ca-certificates cmake:cmake
   /usr/include/stdlib.h:libc6-dev openssl:openssl nsenter:util-linux flock:util-linux curl:curl'
 nodes='ip:iproute2 nft:nftables conntrack:conntrack iptables:iptables mount:mount losetup:mount containerd:containerd runc:runc socat:socat
-  nbdkit:nbdkit nbdfuse:libnbd-bin fusermount3:fuse3 mkfs.ext4:e2fsprogs busybox:busybox-static modprobe:kmod
+  nbdkit:nbdkit nbdfuse:libnbd-bin fusermount3:fuse3 mkfs.ext4:e2fsprogs mkfs.xfs:xfsprogs busybox:busybox-static modprobe:kmod
   /usr/lib/cni/bridge:containernetworking-plugins buildah:buildah'
 PATH=$PATH:/usr/sbin:/sbin
 

@@ -152,8 +152,15 @@ func (m *machine) target(pod string) string {
 func capability(mode csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
 	return &csi.VolumeCapability{
 		AccessMode: &csi.VolumeCapability_AccessMode{Mode: mode},
-		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{}},
+		AccessType: &csi.VolumeCapability_Mount{Mount: &csi.VolumeCapability_MountVolume{FsType: "ext4"}},
 	}
+}
+
+// growing is the same on a file system that can be expanded.
+func growing(mode csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability {
+	wanted := capability(mode)
+	wanted.GetMount().FsType = "xfs"
+	return wanted
 }
 
 const (
@@ -164,25 +171,53 @@ const (
 // volume is a CSI volume as a test moves it about; each method fails the test if the call fails, each try method returns the error.
 type volume struct {
 	*cluster
-	id string
+	id         string
+	capability func(csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability
 }
 
 func (c *cluster) createVolume(name string) volume {
 	c.Helper()
+	return c.createVolumeOf(name, volumeSize, capability)
+}
+
+func (c *cluster) createVolumeOf(
+	name string, size int64, capability func(csi.VolumeCapability_AccessMode_Mode) *csi.VolumeCapability,
+) volume {
+	c.Helper()
 	made, err := c.controller.CreateVolume(c.within(callLimit), &csi.CreateVolumeRequest{
 		Name: name, VolumeCapabilities: []*csi.VolumeCapability{capability(oncePod)},
-		CapacityRange: &csi.CapacityRange{RequiredBytes: volumeSize},
+		CapacityRange: &csi.CapacityRange{RequiredBytes: size},
 	})
 	if err != nil {
 		c.Fatal(err)
 	}
-	return volume{cluster: c, id: made.GetVolume().GetVolumeId()}
+	return volume{cluster: c, id: made.GetVolume().GetVolumeId(), capability: capability}
+}
+
+// expand makes the volume larger; what is mounted of it follows by tryNodeExpand.
+func (v volume) expand(size int64) int64 {
+	v.Helper()
+	answer, err := v.controller.ControllerExpandVolume(v.within(callLimit), &csi.ControllerExpandVolumeRequest{
+		VolumeId: v.id, CapacityRange: &csi.CapacityRange{RequiredBytes: size},
+	})
+	v.must(err)
+	if !answer.GetNodeExpansionRequired() {
+		v.Error("nobody would tell the node that its volume has grown")
+	}
+	return answer.GetCapacityBytes()
+}
+
+func (v volume) tryNodeExpand(m *machine, path string, size int64) error {
+	_, err := m.csi.NodeExpandVolume(v.within(callLimit), &csi.NodeExpandVolumeRequest{
+		VolumeId: v.id, VolumePath: path, StagingTargetPath: m.staging(), CapacityRange: &csi.CapacityRange{RequiredBytes: size},
+	})
+	return err
 }
 
 func (v volume) attach(m *machine) map[string]string {
 	v.Helper()
 	answer, err := v.controller.ControllerPublishVolume(v.within(callLimit), &csi.ControllerPublishVolumeRequest{
-		VolumeId: v.id, NodeId: m.name, VolumeCapability: capability(oncePod),
+		VolumeId: v.id, NodeId: m.name, VolumeCapability: v.capability(oncePod),
 	})
 	v.must(err)
 	return answer.GetPublishContext()
@@ -201,7 +236,7 @@ func (v volume) detach(m *machine) {
 func (v volume) stage(m *machine, context map[string]string) {
 	v.Helper()
 	_, err := m.csi.NodeStageVolume(v.within(callLimit), &csi.NodeStageVolumeRequest{
-		VolumeId: v.id, PublishContext: context, StagingTargetPath: m.staging(), VolumeCapability: capability(oncePod),
+		VolumeId: v.id, PublishContext: context, StagingTargetPath: m.staging(), VolumeCapability: v.capability(oncePod),
 	})
 	v.must(err)
 }
@@ -220,7 +255,7 @@ func (v volume) unstage(m *machine) {
 
 func (v volume) tryPublish(m *machine, pod string, mode csi.VolumeCapability_AccessMode_Mode) error {
 	_, err := m.csi.NodePublishVolume(v.within(callLimit), &csi.NodePublishVolumeRequest{
-		VolumeId: v.id, StagingTargetPath: m.staging(), TargetPath: m.target(pod), VolumeCapability: capability(mode),
+		VolumeId: v.id, StagingTargetPath: m.staging(), TargetPath: m.target(pod), VolumeCapability: v.capability(mode),
 	})
 	return err
 }
@@ -272,7 +307,7 @@ func (v volume) mountAt(m *machine, name string) string {
 	v.Helper()
 	path := filepath.Join(m.folder, m.name+"-kubelet", name)
 	_, err := m.csi.NodeStageVolume(v.within(callLimit), &csi.NodeStageVolumeRequest{
-		VolumeId: v.id, PublishContext: v.attach(m), StagingTargetPath: path, VolumeCapability: capability(oncePod),
+		VolumeId: v.id, PublishContext: v.attach(m), StagingTargetPath: path, VolumeCapability: v.capability(oncePod),
 	})
 	v.must(err)
 	return path

@@ -62,9 +62,9 @@ func missingForNodes() string {
 	if os.Getuid() != 0 {
 		return "they need root"
 	}
-	for _, program := range []string{"nbdfuse", "mkfs.ext4", "e2fsck", "unshare", "nsenter", "ip"} {
+	for _, program := range []string{"nbdfuse", "mkfs.ext4", "e2fsck", "mkfs.xfs", "xfs_growfs", "unshare", "nsenter", "ip"} {
 		if _, err := exec.LookPath(program); err != nil {
-			return program + " is not installed (Debian: libnbd-bin fuse3 e2fsprogs util-linux iproute2)"
+			return program + " is not installed (Debian: libnbd-bin fuse3 e2fsprogs xfsprogs util-linux iproute2)"
 		}
 	}
 	for _, device := range []string{"/dev/fuse", "/dev/loop-control"} {

@@ -242,6 +242,83 @@ func fifo(c *cluster) string {
 	return path
 }
 
+func TestAFullVolumeThatIsExpandedTakesWritesAgainWithoutBeingUnmounted(t *testing.T) {
+	c := newCluster(t)
+	const size = 320 << 20 // below 300 MiB there is no XFS
+	n1, n2, orders := c.node("n1"), c.node("n2"), c.createVolumeOf("orders", size, growing)
+	pod := orders.mount(n1, "old")
+	n1.mustShell(writeSynced, pod, "kept")
+	user := c.background("user", n1.command("sh", "-c", `exec 3>>"$1/held"; echo open >&3; while sleep 1; do :; done`, "sh", pod))
+	before := blocks(n1, pod)
+	if before > size {
+		t.Fatalf("the file system has %d bytes on a volume of %d", before, int64(size))
+	}
+	if out, err := n1.shell(`dd if=/dev/zero of="$1/filler" bs=4k`, pod); err == nil || !strings.Contains(out, "No space left") {
+		t.Fatalf("the volume was never full: %v: %s", err, out)
+	}
+	if out, err := n1.shell(`dd if=/dev/zero of="$1/more" bs=1M count=1 conv=fsync`, pod); err == nil {
+		t.Fatalf("a full volume took a write: %s", out)
+	}
+	c.wantCode(orders.tryNodeExpand(n1, n1.target("old"), 2*size), codes.OutOfRange)
+	c.wantCode(orders.tryNodeExpand(n1, filepath.Join(c.folder, "elsewhere"), size), codes.FailedPrecondition)
+	for range 2 {
+		if got := orders.expand(2 * size); got != 2*size {
+			t.Fatalf("the volume has %d bytes", got)
+		}
+		c.must(orders.tryNodeExpand(n1, n1.target("old"), 2*size))
+	}
+	if after := blocks(n1, pod); after < before+size*9/10 || after > 2*size {
+		t.Errorf("the file system had %d bytes and now has %d", before, after)
+	}
+	n1.mustShell(`dd if=/dev/zero of="$1/more" bs=1M count=32 conv=fsync status=none`, pod)
+	if user.ProcessState != nil {
+		t.Error("who had a file open should not have noticed")
+	}
+	_ = user.Process.Kill()
+	for _, pid := range strings.Fields(n1.mustShell(`pgrep -f held`)) {
+		_, _ = n1.shell(`kill -9 "$1"`, pid)
+	}
+	_ = user.Wait()
+	c.waitFor("nobody has a file of the volume open", func() bool { return orders.tryUnpublish(n1, "old") == nil })
+	orders.release(n1, "old")
+	pod = orders.mount(n2, "new")
+	if got := n2.mustShell(readRow, pod); got != "kept" {
+		t.Errorf("n2 reads %q", got)
+	}
+	if size := n2.mustShell(`stat -c %s "$1/more"`, pod); size != strconv.Itoa(32<<20) {
+		t.Errorf("what was written into the new space has %s bytes", size)
+	}
+	orders.release(n2, "new")
+	c.wantClean()
+}
+
+func TestAVolumeWithAFileSystemThatDoesNotGrowInUseSaysSo(t *testing.T) {
+	c := newCluster(t)
+	n1, orders := c.node("n1"), c.createVolume("orders")
+	pod := orders.mount(n1, "pod")
+	before := blocks(n1, pod)
+	if before > volumeSize {
+		t.Errorf("the file system has %d bytes on a volume of %d", before, int64(volumeSize))
+	}
+	orders.expand(2 * volumeSize)
+	c.wantCode(orders.tryNodeExpand(n1, pod, 2*volumeSize), codes.FailedPrecondition)
+	if after := blocks(n1, pod); after != before {
+		t.Errorf("the file system had %d bytes and has %d", before, after)
+	}
+	orders.release(n1, "pod")
+}
+
+// blocks is the size of the file system at a path, in bytes.
+func blocks(m *machine, path string) int64 {
+	m.Helper()
+	fields := strings.Fields(m.mustShell(`stat --file-system --format="%b %S" "$1"`, path))
+	count, err := strconv.ParseInt(fields[0], 10, 64)
+	m.must(err)
+	size, err := strconv.ParseInt(fields[1], 10, 64)
+	m.must(err)
+	return count * size
+}
+
 func TestAVolumeForOnePodHasOneTarget(t *testing.T) {
 	c := newCluster(t)
 	n1, orders := c.node("n1"), c.createVolume("orders")

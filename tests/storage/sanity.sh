@@ -6,8 +6,8 @@ set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 if [ "${1:-}" != inside ]; then
   [ "$(id -u)" = 0 ] || { echo "sanity.sh needs root: it makes namespaces and mounts" >&2; exit 1; }
-  for needed in nbdfuse mkfs.ext4 e2fsck unshare ip; do
-    command -v "$needed" >/dev/null || { echo "sanity.sh needs $needed (Debian: libnbd-bin fuse3 e2fsprogs util-linux iproute2)" >&2; exit 1; }
+  for needed in nbdfuse mkfs.ext4 e2fsck mkfs.xfs xfs_growfs unshare ip; do
+    command -v "$needed" >/dev/null || { echo "sanity.sh needs $needed (Debian: libnbd-bin fuse3 e2fsprogs xfsprogs util-linux iproute2)" >&2; exit 1; }
   done
   [ -e /dev/fuse ] && [ -e /dev/loop-control ] || { echo "sanity.sh needs /dev/fuse and /dev/loop-control" >&2; exit 1; }
   tools=$("$here/../testbed/tools/build.sh" csi-sanity)
@@ -34,7 +34,7 @@ until [ -S controller.sock ] && [ -S node.sock ] && ./test-storage ctl --host $h
 done
 result=0
 ./csi-sanity --ginkgo.no-color --csi.endpoint "unix://$work/node.sock" --csi.controllerendpoint "unix://$work/controller.sock" \
-  --csi.mountdir "$work/mount" --csi.stagingdir "$work/stage" --csi.testvolumesize $((64 << 20)) || result=1
+  --csi.mountdir "$work/mount" --csi.stagingdir "$work/stage" --csi.testvolumesize $((320 << 20)) --csi.testvolumeexpandsize $((640 << 20)) || result=1
 [ $result = 0 ] || tail -n 40 controller.log node.log >&2
 if grep -E ' (fuse|ext4) ' /proc/self/mounts | grep -F -e " $work/" -e " /run/test-storage/"; then
   echo "the driver left these mounts behind" >&2

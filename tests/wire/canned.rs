@@ -47,6 +47,8 @@ pub struct Canned {
     obeys: bool,
     /// The next write to this path is a conflict.
     conflict: Arc<Mutex<Option<String>>>,
+    /// Every write to this path is answered with this status.
+    refusal: Arc<Mutex<Option<(String, Value)>>>,
 }
 
 impl Canned {
@@ -58,6 +60,11 @@ impl Canned {
     /// The next write to this path is a conflict.
     pub fn refuse_once(&self, path: &str) {
         *self.conflict.lock().expect("no panic inside") = Some(path.to_owned());
+    }
+
+    /// Every write to this path is answered with this status.
+    pub fn refuse(&self, path: &str, status: Value) {
+        *self.refusal.lock().expect("no panic inside") = Some((path.to_owned(), status));
     }
 
     pub fn put(&self, path: &str, object: Value) {
@@ -183,6 +190,11 @@ impl Canned {
         if conflict.take_if(|conflict| conflict == path).is_some() {
             let body = json!({"kind": "Status", "status": "Failure", "reason": "Conflict", "code": 409});
             return Ok(response(409, &body));
+        }
+        let refusal = self.refusal.lock().expect("no panic inside").clone();
+        if let Some((_, status)) = refusal.filter(|(refused, _)| refused == path) {
+            let code = status["code"].as_u64().and_then(|code| u16::try_from(code).ok());
+            return Ok(response(code.expect("a code"), &status));
         }
         if self.obeys {
             self.obey(&parts.method, path, header.unwrap_or_default(), &body);

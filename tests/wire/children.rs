@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::canned::Sent;
+use crate::acts::patch;
+use crate::canned::{Canned, JSON_PATCH, Sent};
 use crate::passes::{MANAGER, Meeting, acts, passes};
 use crate::shop::{CLAIM, DEPLOYMENT, INSTANCE, cluster, meta, pod};
 
@@ -92,4 +93,63 @@ async fn children_are_applied_with_force_under_our_manager_and_what_holds_data_i
             ),
         ]
     );
+}
+
+/// A claim of which the resource wants more than it has.
+fn with_a_small_claim() -> Canned {
+    let canned = cluster(&json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/holder-node": "n1"}));
+    pod(&canned, "orders-1-a", false);
+    let mut claim = canned.get(CLAIM);
+    claim["spec"]["resources"]["requests"]["storage"] = "4Gi".into();
+    canned.put(CLAIM, claim);
+    canned
+}
+
+fn growth() -> Sent {
+    let operation = json!({"op": "replace", "path": "/spec/resources/requests/storage", "value": "8Gi"});
+    let body = patch("uid-claim", "30", &[operation]);
+    Sent::new("PATCH", CLAIM, &[MANAGER], JSON_PATCH, body)
+}
+
+#[tokio::test]
+async fn a_claim_grows_by_a_patch_of_exactly_the_claim_that_was_judged() {
+    assert_eq!(acts(&with_a_small_claim(), Meeting::default()).await, [growth()]);
+}
+
+#[tokio::test]
+async fn a_claim_that_may_not_grow_is_asked_for_once_and_the_status_repeats_the_api_servers_words() {
+    let words = "persistentvolumeclaims \"orders-data\" is forbidden: exceeded quota";
+    let cause = json!({"causes": [{"reason": "FieldValueForbidden", "message": words, "field": "spec.resources"}]});
+    let refusals = [
+        json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": words}),
+        json!({"kind": "Status", "status": "Failure", "reason": "Invalid", "code": 422, "message": words, "details": cause}),
+    ];
+    for refusal in refusals {
+        let canned = with_a_small_claim();
+        canned.refuse(CLAIM, refusal.clone());
+        let sent = passes(&canned, Meeting::default()).await;
+        let to_claim: Vec<&Sent> = sent.iter().filter(|sent| sent.path == CLAIM).collect();
+        assert_eq!(to_claim, [&growth()], "{refusal}");
+        let statuses = sent.iter().filter(|sent| sent.path == format!("{INSTANCE}/status"));
+        let said: Vec<_> = statuses
+            .flat_map(|sent| {
+                sent.body["status"]["conditions"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default()
+            })
+            .filter(|condition| condition["type"] == "VolumeResizing")
+            .collect();
+        assert!(!said.is_empty(), "{refusal}");
+        for condition in said {
+            let message = condition["message"].as_str().unwrap_or_default();
+            assert_eq!(condition["reason"], "ExpansionRefused");
+            assert!(
+                message.contains(words) && message.contains("spec.storage.size"),
+                "{message}"
+            );
+        }
+        let events = sent.iter().filter(|sent| sent.body["reason"] == "ExpansionRefused");
+        assert!(events.count() > 0, "no event tells of {refusal}");
+    }
 }

@@ -54,6 +54,7 @@ impl Door for Engine {
             Attempt::Succeeded {
                 version: "16.0.1000.6".into(),
                 broken: Vec::new(),
+                space: None,
             }
         } else {
             Attempt::NoAnswer("no answer within 2 s".into())

@@ -15,6 +15,8 @@ use crate::{
 pub const ENGINE_IMAGE: &str = "localhost/sqledge-standin:dev";
 /// The driver that keeps its word.
 pub const REVOKING: &str = "revoking.storage.test";
+/// The storage class whose volumes may grow, from 300 MiB on.
+pub const GROWING_CLASS: &str = "growing";
 /// The storage class of the driver that the operator knows nothing about.
 pub const UNLISTED_CLASS: &str = "unlisted";
 

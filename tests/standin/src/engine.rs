@@ -259,7 +259,8 @@ impl Engine {
         faults
     }
 
-    fn data(&self) -> &Path {
+    /// The folder of the database files.
+    pub fn data(&self) -> &Path {
         self.claim.data()
     }
 }

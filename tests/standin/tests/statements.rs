@@ -53,6 +53,22 @@ async fn tls_that_the_other_side_does_not_have_is_an_error_and_not_a_stall() {
 }
 
 #[tokio::test]
+async fn the_space_on_the_volume_is_what_the_operating_system_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let instance = Instance::ready(&mut command(folder.path()));
+    let mut sql = instance.client().await;
+    let found = numbers(&mut sql, "SELECT total_bytes FROM sys.dm_os_volume_stats(1, 1)").await;
+    let volume = rustix::fs::statvfs(folder.path()).unwrap();
+    assert_eq!(found, [i64::try_from(volume.f_blocks * volume.f_frsize).unwrap()]);
+    let available = numbers(&mut sql, "SELECT available_bytes FROM sys.dm_os_volume_stats(4, 2)").await;
+    assert!((0..=found[0]).contains(&available[0]), "{available:?} of {found:?}");
+    for nothing in ["99, 1", "1, 3", "NULL, 1"] {
+        let query = format!("SELECT total_bytes FROM sys.dm_os_volume_stats({nothing})");
+        assert!(numbers(&mut sql, &query).await.is_empty(), "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_wrong_password_is_error_18456_and_a_line_in_the_log() {
     let folder = tempfile::tempdir().unwrap();
     let instance = Instance::ready(&mut command(folder.path()));

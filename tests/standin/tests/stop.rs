@@ -289,12 +289,17 @@ async fn a_full_volume_is_error_9002_and_goes_away_with_new_space() {
     };
     assert_eq!(error.0, 9002, "{}", error.1);
     assert_eq!(numbers(&mut sql, "SELECT COUNT(*) FROM dbo.t").await, [acknowledged]);
+    let space = "SELECT available_bytes FROM sys.dm_os_volume_stats(1, 1)";
+    let left = numbers(&mut sql, space).await[0];
+    assert!(left < 64 << 10, "{left} bytes are left on a full volume");
     let ballast = format!(
         "/proc/{}/root{}/ballast",
         instance.engine().as_raw_nonzero(),
         folder.path().display()
     );
     std::fs::remove_file(ballast).unwrap();
+    let left = numbers(&mut sql, space).await[0];
+    assert!(left >= 350 << 10, "{left} bytes are left once the ballast is gone");
     run(
         &mut sql,
         &format!("INSERT INTO dbo.t (epoch, seq) VALUES (1, {acknowledged})"),

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -11,9 +12,9 @@ import (
 // loopMajor is the major number of loop devices.
 const loopMajor = 7
 
-// withLoop gives use the path of a loop device over file. The device frees itself once nothing uses it any more, so a mount made
+// withLoop gives use the path of a loop device over the first size bytes of file. The device frees itself once nothing uses it any more, so a mount made
 // by use keeps it, and everything else (a failure, a crash, the death of the node) lets it go.
-func withLoop(file string, use func(device string) error) error {
+func withLoop(file string, size int64, use func(device string) error) error {
 	backing, err := os.OpenFile(file, os.O_RDWR, 0)
 	if err != nil {
 		return fmt.Errorf("cannot open the attached volume: %w", err)
@@ -33,7 +34,8 @@ func withLoop(file string, use func(device string) error) error {
 		if err != nil {
 			return err
 		}
-		config := &unix.LoopConfig{Fd: uint32(backing.Fd()), Info: unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR}}
+		info := unix.LoopInfo64{Flags: unix.LO_FLAGS_AUTOCLEAR, Sizelimit: uint64(size)}
+		config := &unix.LoopConfig{Fd: uint32(backing.Fd()), Info: info}
 		err = unix.IoctlLoopConfigure(int(device.Fd()), config)
 		if errors.Is(err, unix.EBUSY) {
 			// another process, perhaps of another node, was quicker
@@ -49,9 +51,29 @@ func withLoop(file string, use func(device string) error) error {
 	}
 }
 
+func loopPath(number string) string { return "/dev/loop" + number }
+
+// growLoop makes a loop device in use larger.
+func growLoop(path string, size int64) error {
+	device, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		return fmt.Errorf("cannot open %s: %w", path, err)
+	}
+	defer device.Close()
+	info, err := unix.IoctlLoopGetStatus64(int(device.Fd()))
+	if err != nil {
+		return fmt.Errorf("cannot look at %s: %w", path, err)
+	}
+	info.Sizelimit = uint64(size)
+	if err := unix.IoctlLoopSetStatus64(int(device.Fd()), info); err != nil {
+		return fmt.Errorf("cannot make %s larger: %w", path, err)
+	}
+	return nil
+}
+
 // openLoop makes the device file where /dev is not the kernel's own and lacks it.
 func openLoop(number int) (*os.File, error) {
-	path := fmt.Sprintf("/dev/loop%d", number)
+	path := loopPath(strconv.Itoa(number))
 	device, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, os.ErrNotExist) {
 		if err := unix.Mknod(path, unix.S_IFBLK|0o600, int(unix.Mkdev(loopMajor, uint32(number)))); err != nil && !errors.Is(err, unix.EEXIST) {

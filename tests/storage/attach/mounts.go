@@ -28,6 +28,12 @@ type mountPoint struct {
 // isLoop is true for file systems on loop devices, which is what volumes are.
 func (m mountPoint) isLoop() bool { return strings.HasPrefix(m.device, strconv.Itoa(loopMajor)+":") }
 
+// loopDevice is the device file of a file system on a loop device.
+func (m mountPoint) loopDevice() string {
+	_, number, _ := strings.Cut(m.device, ":")
+	return loopPath(number)
+}
+
 // mountTable reads the table. Nothing here calls stat on a mounted path: on a dead device that may fail or hang.
 func mountTable() ([]mountPoint, error) {
 	file, err := os.Open("/proc/self/mountinfo")

@@ -1,7 +1,7 @@
 // Package attach is the node's side of a volume: it connects to an export, makes a mounted file system of it, and takes it
 // down again, whatever state the storage or an earlier life of the node left it in.
 //
-// A volume is nbdfuse (an NBD client that shows the export as a file) + a loop device + ext4. It knows nothing of CSI. Nothing is kept in
+// A volume is nbdfuse (an NBD client that shows the export as a file) + a loop device + a file system. It knows nothing of CSI. Nothing is kept in
 // memory: what is true is read from the mount table and from the node's /run, both of which end with the node.
 package attach
 
@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -29,6 +30,8 @@ const (
 var (
 	// ErrNotStaged: the volume must be staged first.
 	ErrNotStaged = errors.New("the volume is not mounted at its staging path")
+	// ErrNotMounted: the path names no volume of ours.
+	ErrNotMounted = errors.New("no volume is mounted at this path")
 	// ErrPublishedElsewhere: the volume has a target already and may have only one.
 	ErrPublishedElsewhere = errors.New("the volume is already published at another target path")
 )
@@ -49,6 +52,10 @@ func (v *Volumes) server(id string) server {
 // Source is where a volume is to be had.
 type Source struct {
 	Address, Export string
+	// FileSystem is what a blank volume is formatted with.
+	FileSystem string
+	// Size of the volume; what is exported is larger, so that the volume can grow.
+	Size int64
 }
 
 // Stage mounts the volume at path. Staged already, it changes nothing; staged from an export that has ended, or half taken
@@ -85,12 +92,16 @@ func (s server) mount(ctx context.Context, from Source, path string, options []s
 	if err := os.WriteFile(s.exportFile(), []byte(from.Export), 0o600); err != nil {
 		return fmt.Errorf("cannot note the export of a volume: %w", err)
 	}
-	if err := prepareFileSystem(ctx, s.file()); err != nil {
-		return err
+	if from.FileSystem == XFS {
+		// the nodes share one kernel, in which a node that lost the volume may still have it mounted
+		options = append(slices.Clone(options), "nouuid")
 	}
 	flags, data := mountFlags(options)
-	return withLoop(s.file(), func(device string) error {
-		if err := unix.Mount(device, path, "ext4", flags, data); err != nil {
+	return withLoop(s.file(), from.Size, func(device string) error {
+		if err := prepareFileSystem(ctx, device, from.FileSystem); err != nil {
+			return err
+		}
+		if err := unix.Mount(device, path, from.FileSystem, flags, data); err != nil {
 			return fmt.Errorf("cannot mount the volume at %s: %w", path, err)
 		}
 		return nil
@@ -199,6 +210,24 @@ func (v *Volumes) Publish(staging, target string, readOnly, only bool) error {
 		}
 	}
 	return nil
+}
+
+// Expand grows the file system mounted at path, staged or published, while it is in use.
+func (v *Volumes) Expand(ctx context.Context, path string, size int64) error {
+	mounted, err := mountedAt(path)
+	if err != nil {
+		return err
+	}
+	if mounted == nil || !mounted.isLoop() {
+		return fmt.Errorf("%w: %s", ErrNotMounted, path)
+	}
+	if mounted.kind != XFS {
+		return fmt.Errorf("%w, and %s has %s", ErrGrowsNot, path, mounted.kind)
+	}
+	if err := growLoop(mounted.loopDevice(), size); err != nil {
+		return err
+	}
+	return growFileSystem(ctx, *mounted)
 }
 
 // Unpublish removes the target, mounted or not.

@@ -49,6 +49,12 @@ func (c *Client) CreateVolume(ctx context.Context, wanted CreateVolume) (Volume,
 	return volume, c.call(ctx, http.MethodPost, "/volumes", wanted, &volume)
 }
 
+// ExpandVolume makes a volume larger, or returns it as it is if it is large enough.
+func (c *Client) ExpandVolume(ctx context.Context, id string, wanted ExpandVolume) (Volume, error) {
+	var volume Volume
+	return volume, c.call(ctx, http.MethodPut, "/volumes/"+url.PathEscape(id)+"/size", wanted, &volume)
+}
+
 // DeleteVolume removes a volume and its data; one that does not exist is fine.
 func (c *Client) DeleteVolume(ctx context.Context, id string) error {
 	return c.call(ctx, http.MethodDelete, "/volumes/"+url.PathEscape(id), nil, nil)

@@ -46,6 +46,12 @@ type CreateVolume struct {
 	Limit    int64  `json:"limit"`
 }
 
+// ExpandVolume asks for a larger volume; Limit 0 means no limit.
+type ExpandVolume struct {
+	Required int64 `json:"required"`
+	Limit    int64 `json:"limit"`
+}
+
 // SetMode changes how unpublish behaves, for one volume or for AllVolumes.
 type SetMode struct {
 	Volume string `json:"volume"`

@@ -38,6 +38,7 @@ func (c *controller) ControllerGetCapabilities(
 		csi.ControllerServiceCapability_RPC_CREATE_DELETE_VOLUME,
 		csi.ControllerServiceCapability_RPC_PUBLISH_UNPUBLISH_VOLUME,
 		csi.ControllerServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+		csi.ControllerServiceCapability_RPC_EXPAND_VOLUME,
 	} {
 		response.Capabilities = append(response.Capabilities, &csi.ControllerServiceCapability{
 			Type: &csi.ControllerServiceCapability_Rpc{Rpc: &csi.ControllerServiceCapability_RPC{Type: offered}},
@@ -125,6 +126,27 @@ func (c *controller) ControllerUnpublishVolume(
 		}
 	}
 	return &csi.ControllerUnpublishVolumeResponse{}, nil
+}
+
+func (c *controller) ControllerExpandVolume(
+	ctx context.Context, request *csi.ControllerExpandVolumeRequest,
+) (*csi.ControllerExpandVolumeResponse, error) {
+	if err := required("volume_id", request.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	if request.GetCapacityRange() == nil {
+		return nil, status.Error(codes.InvalidArgument, "field capacity_range is missing")
+	}
+	if _, err := c.own(ctx, request.GetVolumeId()); err != nil {
+		return nil, err
+	}
+	volume, err := c.host.ExpandVolume(ctx, request.GetVolumeId(), control.ExpandVolume{
+		Required: request.GetCapacityRange().GetRequiredBytes(), Limit: request.GetCapacityRange().GetLimitBytes(),
+	})
+	if err != nil {
+		return nil, asStatus(err)
+	}
+	return &csi.ControllerExpandVolumeResponse{CapacityBytes: volume.Size, NodeExpansionRequired: true}, nil
 }
 
 func (c *controller) ValidateVolumeCapabilities(

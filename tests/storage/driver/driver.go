@@ -6,6 +6,7 @@
 package driver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"sqledge.io/test-storage/attach"
 	"sqledge.io/test-storage/control"
 )
 
@@ -46,11 +48,14 @@ func (i *identity) GetPluginInfo(context.Context, *csi.GetPluginInfoRequest) (*c
 }
 
 func (i *identity) GetPluginCapabilities(context.Context, *csi.GetPluginCapabilitiesRequest) (*csi.GetPluginCapabilitiesResponse, error) {
-	return &csi.GetPluginCapabilitiesResponse{Capabilities: []*csi.PluginCapability{{
-		Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{
+	return &csi.GetPluginCapabilitiesResponse{Capabilities: []*csi.PluginCapability{
+		{Type: &csi.PluginCapability_Service_{Service: &csi.PluginCapability_Service{
 			Type: csi.PluginCapability_Service_CONTROLLER_SERVICE,
-		}},
-	}}}, nil
+		}}},
+		{Type: &csi.PluginCapability_VolumeExpansion_{VolumeExpansion: &csi.PluginCapability_VolumeExpansion{
+			Type: csi.PluginCapability_VolumeExpansion_ONLINE,
+		}}},
+	}}, nil
 }
 
 func (i *identity) Probe(ctx context.Context, _ *csi.ProbeRequest) (*csi.ProbeResponse, error) {
@@ -124,14 +129,19 @@ func required(pairs ...string) error {
 	return nil
 }
 
+// fileSystem is the one that is asked for, or the one of the two that can be expanded.
+func fileSystem(mount *csi.VolumeCapability_MountVolume) string {
+	return cmp.Or(mount.GetFsType(), attach.XFS)
+}
+
 // unsupported says why a capability cannot be had, or "".
 func unsupported(capability *csi.VolumeCapability) string {
 	mount := capability.GetMount()
 	if mount == nil {
 		return "only mounted volumes are offered, no block devices"
 	}
-	if mount.GetFsType() != "" && mount.GetFsType() != "ext4" {
-		return "the only file system offered is ext4"
+	if kind := fileSystem(mount); kind != attach.Ext4 && kind != attach.XFS {
+		return "the file systems offered are xfs and ext4"
 	}
 	switch capability.GetAccessMode().GetMode() {
 	case csi.VolumeCapability_AccessMode_SINGLE_NODE_WRITER,

@@ -29,6 +29,7 @@ type NodeSettings struct {
 type node struct {
 	csi.UnimplementedNodeServer
 	name    string
+	host    *control.Client
 	volumes *attach.Volumes
 
 	mu   sync.Mutex
@@ -41,10 +42,11 @@ func ServeNode(ctx context.Context, settings NodeSettings) error {
 	defer cancel()
 	n := &node{
 		name:    settings.Node,
+		host:    control.NewClient(settings.Host),
 		volumes: attach.New(filepath.Join(settings.State, settings.Driver)),
 		busy:    map[string]bool{},
 	}
-	go announce(ctx, control.NewClient(settings.Host), settings.Node)
+	go announce(ctx, n.host, settings.Node)
 	failed := make(chan error, 2)
 	go func() {
 		failed <- serve(ctx, settings.Endpoint, func(server *grpc.Server) {
@@ -88,6 +90,7 @@ func (n *node) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequ
 	for _, offered := range []csi.NodeServiceCapability_RPC_Type{
 		csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME,
 		csi.NodeServiceCapability_RPC_SINGLE_NODE_MULTI_WRITER,
+		csi.NodeServiceCapability_RPC_EXPAND_VOLUME,
 	} {
 		response.Capabilities = append(response.Capabilities, &csi.NodeServiceCapability{
 			Type: &csi.NodeServiceCapability_Rpc{Rpc: &csi.NodeServiceCapability_RPC{Type: offered}},
@@ -107,6 +110,12 @@ func (n *node) NodeStageVolume(ctx context.Context, request *csi.NodeStageVolume
 	if err := required("publish_context.address", from.Address, "publish_context.export", from.Export); err != nil {
 		return nil, err
 	}
+	// not in the publish context, which stays what it was when the volume was attached
+	volume, err := n.host.Volume(ctx, request.GetVolumeId())
+	if err != nil {
+		return nil, asStatus(err)
+	}
+	from.FileSystem, from.Size = fileSystem(request.GetVolumeCapability().GetMount()), volume.Size
 	options := request.GetVolumeCapability().GetMount().GetMountFlags()
 	return &csi.NodeStageVolumeResponse{}, n.alone(request.GetVolumeId(), func() error {
 		return n.volumes.Stage(ctx, request.GetVolumeId(), from, filepath.Clean(request.GetStagingTargetPath()), options)
@@ -148,6 +157,24 @@ func (n *node) NodeUnpublishVolume(_ context.Context, request *csi.NodeUnpublish
 	})
 }
 
+// NodeExpandVolume grows the file system to the size that the storage host has made the volume.
+func (n *node) NodeExpandVolume(ctx context.Context, request *csi.NodeExpandVolumeRequest) (*csi.NodeExpandVolumeResponse, error) {
+	if err := required("volume_id", request.GetVolumeId(), "volume_path", request.GetVolumePath()); err != nil {
+		return nil, err
+	}
+	volume, err := n.host.Volume(ctx, request.GetVolumeId())
+	if err != nil {
+		return nil, asStatus(err)
+	}
+	if wanted := request.GetCapacityRange().GetRequiredBytes(); wanted > volume.Size {
+		return nil, status.Errorf(codes.OutOfRange,
+			"volume %s has %d bytes and not %d: the controller must expand it first", volume.ID, volume.Size, wanted)
+	}
+	return &csi.NodeExpandVolumeResponse{CapacityBytes: volume.Size}, n.alone(request.GetVolumeId(), func() error {
+		return n.volumes.Expand(ctx, filepath.Clean(request.GetVolumePath()), volume.Size)
+	})
+}
+
 // alone lets one call at a time work on a volume; the kubelet repeats calls that it gave up on while they still run.
 func (n *node) alone(id string, do func() error) error {
 	n.mu.Lock()
@@ -163,7 +190,8 @@ func (n *node) alone(id string, do func() error) error {
 		delete(n.busy, id)
 	}()
 	err := do()
-	if errors.Is(err, attach.ErrNotStaged) || errors.Is(err, attach.ErrPublishedElsewhere) {
+	if errors.Is(err, attach.ErrNotStaged) || errors.Is(err, attach.ErrNotMounted) ||
+		errors.Is(err, attach.ErrGrowsNot) || errors.Is(err, attach.ErrPublishedElsewhere) {
 		return status.Error(codes.FailedPrecondition, err.Error())
 	}
 	return asStatus(err)

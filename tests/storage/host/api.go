@@ -39,6 +39,13 @@ func (h *Host) routes() http.Handler {
 		volume, err := h.volume(r.PathValue("id"))
 		answer(w, volume, err)
 	})
+	mux.HandleFunc("PUT /volumes/{id}/size", func(w http.ResponseWriter, r *http.Request) {
+		var wanted control.ExpandVolume
+		if decode(w, r, &wanted) {
+			volume, err := h.expandVolume(r.PathValue("id"), wanted)
+			answer(w, volume, err)
+		}
+	})
 	mux.HandleFunc("DELETE /volumes/{id}", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, nil, h.deleteVolume(r.PathValue("id")))
 	})

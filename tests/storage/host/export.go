@@ -2,6 +2,7 @@ package host
 
 import (
 	"errors"
+	"io"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -18,8 +19,9 @@ var errRevoked = errors.New("the export has been revoked")
 // volume is a file of the host with the exports that lead to it.
 type volume struct {
 	id, driver string
-	size       int64
-	file       *os.File
+	// size only grows; exports read it while they serve
+	size atomic.Int64
+	file *os.File
 	// mode is this volume's own mode; unset means the host's
 	mode    mode
 	exports map[string]*export
@@ -52,8 +54,21 @@ func (e *export) read(buffer []byte, offset uint64) error {
 	if e.revoked {
 		return errRevoked
 	}
-	_, err := e.volume.file.ReadAt(buffer, int64(offset))
+	n, err := e.volume.file.ReadAt(buffer, int64(offset))
+	if errors.Is(err, io.EOF) {
+		clear(buffer[n:])
+		return nil
+	}
 	return err
+}
+
+// holds says whether a write of so many bytes lies in the volume, which is smaller than the device it is on.
+func (v *volume) holds(offset uint64, length uint32) bool {
+	return isInside(uint64(v.size.Load()), offset, length)
+}
+
+func isInside(size, offset uint64, length uint32) bool {
+	return offset <= size && uint64(length) <= size-offset
 }
 
 // write is logged before the gate opens for a revocation, so the order of the log is the order of what happened.

@@ -132,8 +132,8 @@ func expectCode(t *testing.T, err error, want codes.Code) {
 func TestWhatOneNodeWroteTheNextNodeReads(t *testing.T) {
 	l := newLab(t)
 	first := l.attach(t, "n1")
-	if first.size != smallest {
-		t.Fatalf("the export has %d bytes, not %d", first.size, smallest)
+	if first.size != deviceSize {
+		t.Fatalf("the export has %d bytes, not %d", first.size, int64(deviceSize))
 	}
 	data := bytes.Repeat([]byte("row"), 1000)
 	if err := errors.Join(first.write(4096, data), first.flush()); err != nil {
@@ -349,11 +349,63 @@ func TestRequestsOutsideTheVolumeAreRefused(t *testing.T) {
 	if err := client.write(smallest-256, make([]byte, 512)); err != errno(wireENOSPC) {
 		t.Errorf("a write past the end answered %v", err)
 	}
+	if got, err := client.read(smallest-256, 512); err != nil || !bytes.Equal(got, make([]byte, 512)) {
+		t.Errorf("what the device has beyond the volume reads as zeroes, and not as %v: %v", got, err)
+	}
 	if _, err := client.read(1<<63, 512); err != errno(wireEINVAL) {
-		t.Errorf("a read past the end answered %v", err)
+		t.Errorf("a read past the end of the device answered %v", err)
 	}
 	if err := client.write(smallest-512, make([]byte, 512)); err != nil {
 		t.Errorf("the last block: %v", err)
+	}
+}
+
+func TestAVolumeGrowsUnderItsNodeAndNeverShrinks(t *testing.T) {
+	l := newLab(t)
+	client := l.attach(t, "n1")
+	for _, step := range []struct {
+		required, limit, size int64
+		code                  codes.Code
+	}{
+		{required: smallest, size: smallest},
+		{required: 1, size: smallest},
+		{required: smallest + 1, size: smallest + sizeStep},
+		{required: smallest, size: smallest + sizeStep},
+		{required: 2 * smallest, limit: 2 * smallest, size: 2 * smallest},
+		{required: 2*smallest + 1, limit: 2*smallest + 2, code: codes.OutOfRange},
+		{required: smallest, limit: smallest, code: codes.InvalidArgument},
+		{required: largest + 1, code: codes.OutOfRange},
+	} {
+		v, err := l.expandVolume("orders", control.ExpandVolume{Required: step.required, Limit: step.limit})
+		if step.code != codes.OK {
+			expectCode(t, err, step.code)
+		} else if err != nil || v.Size != step.size {
+			t.Fatalf("%+v: the volume has %d bytes: %v", step, v.Size, err)
+		}
+	}
+	data := bytes.Repeat([]byte{7}, 512)
+	if err := client.write(2*smallest-512, data); err != nil {
+		t.Errorf("the node that has the volume cannot write into what it grew by: %v", err)
+	}
+	_, err := l.expandVolume("nothing", control.ExpandVolume{Required: smallest})
+	expectCode(t, err, codes.NotFound)
+	l.stop()
+	l = startLab(t, filepath.Dir(l.log))
+	if v, err := l.volume("orders"); err != nil || v.Size != 2*smallest {
+		t.Errorf("after a restart the volume has %d bytes: %v", v.Size, err)
+	}
+	if got, err := l.attach(t, "n1").read(2*smallest-512, 512); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("after a restart the last block reads %v: %v", got, err)
+	}
+	grown := slices.Collect(func(yield func(int64) bool) {
+		for _, entry := range l.entries(t) {
+			if entry.Event == journal.VolumeExpanded && !yield(entry.Size) {
+				return
+			}
+		}
+	})
+	if !slices.Equal(grown, []int64{smallest + sizeStep, 2 * smallest}) {
+		t.Errorf("the log says that the volume grew to %v", grown)
 	}
 }
 

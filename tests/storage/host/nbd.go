@@ -125,7 +125,7 @@ func (c *connection) negotiate(find func(name, peer string) *export) (*export, e
 				// the protocol has no way to say no to this option but to hang up
 				return nil, errors.New("unknown export")
 			}
-			answer := exportInfo(e)
+			answer := exportInfo()
 			if !noZeroes {
 				answer = append(answer, make([]byte, 124)...)
 			}
@@ -172,7 +172,7 @@ func (c *connection) replyInfo(option uint32, data []byte, find func(name, peer 
 		return nil, c.replyOption(option, replyUnknown, []byte("no such export, or it has been revoked"))
 	}
 	info := binary.BigEndian.AppendUint16(nil, infoExport)
-	if err := c.replyOption(option, replyInfo, append(info, exportInfo(e)...)); err != nil {
+	if err := c.replyOption(option, replyInfo, append(info, exportInfo()...)); err != nil {
 		return e, err
 	}
 	return e, c.replyOption(option, replyAck, nil)
@@ -186,8 +186,8 @@ func (c *connection) replyOption(option, kind uint32, data []byte) error {
 	return c.send(append(reply, data...))
 }
 
-func exportInfo(e *export) []byte {
-	info := binary.BigEndian.AppendUint64(nil, uint64(e.volume.size))
+func exportInfo() []byte {
+	info := binary.BigEndian.AppendUint64(nil, deviceSize)
 	return binary.BigEndian.AppendUint16(info, transmissionFlags)
 }
 
@@ -213,12 +213,11 @@ func (c *connection) transmit(e *export) error {
 		if (command == commandRead || command == commandWrite) && length > maxPayload {
 			return fmt.Errorf("the client asked for %d bytes in one request", length)
 		}
-		inside := offset <= uint64(e.volume.size) && uint64(length) <= uint64(e.volume.size)-offset
 		status, answer := uint32(0), []byte(nil)
 		switch command {
 		case commandRead:
 			buffer = grow(buffer, length)
-			if !inside {
+			if !isInside(deviceSize, offset, length) {
 				status = wireEINVAL
 			} else if err := e.read(buffer, offset); err != nil {
 				status = wireEIO
@@ -230,7 +229,7 @@ func (c *connection) transmit(e *export) error {
 			if _, err := io.ReadFull(c.in, buffer); err != nil {
 				return err
 			}
-			if !inside {
+			if !e.volume.holds(offset, length) {
 				status = wireENOSPC
 			} else if err := e.write(buffer, offset, flags&commandFUA != 0); err != nil {
 				status = wireEIO

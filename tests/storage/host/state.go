@@ -57,7 +57,8 @@ func (h *Host) load() error {
 		h.nodes[node] = true
 	}
 	for _, s := range state.Volumes {
-		v := &volume{id: s.ID, driver: s.Driver, size: s.Size, exports: map[string]*export{}}
+		v := &volume{id: s.ID, driver: s.Driver, exports: map[string]*export{}}
+		v.size.Store(s.Size)
 		if s.Mode != "" {
 			if v.mode, err = parseMode(s.Mode); err != nil {
 				return err
@@ -83,7 +84,7 @@ func (h *Host) save() error {
 	}
 	slices.Sort(state.Nodes)
 	for _, v := range h.volumes {
-		s := savedVolume{ID: v.id, Driver: v.driver, Size: v.size, Mode: v.mode.String()}
+		s := savedVolume{ID: v.id, Driver: v.driver, Size: v.size.Load(), Mode: v.mode.String()}
 		for _, e := range v.exports {
 			s.Exports = append(s.Exports, savedExport{Node: e.node, Name: e.name, Unpublished: e.unpublished})
 		}

@@ -23,6 +23,9 @@ const (
 	smallest    = 16 << 20 // less than this has no room for a journal
 	largest     = 1 << 40
 	sizeStep    = 1 << 20
+	// a client learns the size of a device once, when it connects: so that a volume can grow while a node has it, every device has room
+	// for the largest one, of which a node may write no more than the volume's size
+	deviceSize = largest
 )
 
 // safeName is what may stand in a file name, an NBD export name and a log without being changed.
@@ -49,9 +52,10 @@ func (h *Host) createVolume(wanted control.CreateVolume) (control.Volume, error)
 	defer h.mu.Unlock()
 	id := volumeID(wanted.Name)
 	if v := h.volumes[id]; v != nil {
-		if v.driver != wanted.Driver || v.size < wanted.Required || (wanted.Limit > 0 && v.size > wanted.Limit) {
+		present := v.size.Load()
+		if v.driver != wanted.Driver || present < wanted.Required || (wanted.Limit > 0 && present > wanted.Limit) {
 			return control.Volume{}, control.Refuse(codes.AlreadyExists,
-				"volume %s exists with %d bytes for driver %s, which is not what was asked for", id, v.size, v.driver)
+				"volume %s exists with %d bytes for driver %s, which is not what was asked for", id, present, v.driver)
 		}
 		return h.describeVolume(v), nil
 	}
@@ -59,7 +63,8 @@ func (h *Host) createVolume(wanted control.CreateVolume) (control.Volume, error)
 	if err != nil {
 		return control.Volume{}, err
 	}
-	v := &volume{id: id, driver: wanted.Driver, size: size, file: file, exports: map[string]*export{}}
+	v := &volume{id: id, driver: wanted.Driver, file: file, exports: map[string]*export{}}
+	v.size.Store(size)
 	h.volumes[id] = v
 	h.journal.Append(journal.Entry{Event: journal.VolumeCreated, Volume: id, Driver: v.driver, Size: size})
 	return h.describeVolume(v), h.save()
@@ -83,6 +88,30 @@ func chooseSize(required, limit int64) (int64, error) {
 			int64(smallest), int64(largest), int64(sizeStep), required, limit)
 	}
 	return size, nil
+}
+
+// expandVolume makes a volume at least as large as wanted, also while a node has it; one that is that large already stays as it is.
+func (h *Host) expandVolume(id string, wanted control.ExpandVolume) (control.Volume, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	v := h.volumes[id]
+	if v == nil {
+		return control.Volume{}, unknownVolume(id)
+	}
+	present := v.size.Load()
+	size, err := chooseSize(max(present, wanted.Required), wanted.Limit)
+	if err != nil {
+		return control.Volume{}, err
+	}
+	if size == present {
+		return h.describeVolume(v), nil
+	}
+	if err := v.file.Truncate(size); err != nil {
+		return control.Volume{}, control.Refuse(codes.Internal, "cannot make the file of a volume larger: %v", err)
+	}
+	v.size.Store(size)
+	h.journal.Append(journal.Entry{Event: journal.VolumeExpanded, Volume: id, Driver: v.driver, Size: size})
+	return h.describeVolume(v), h.save()
 }
 
 // deleteVolume refuses while a node has access; the exports that mode `lie` declared gone end with the volume.
@@ -133,7 +162,7 @@ func (h *Host) state() control.State {
 
 func (h *Host) describeVolume(v *volume) control.Volume {
 	described := control.Volume{
-		ID: v.id, Driver: v.driver, Size: v.size, Mode: h.modeOf(v).String(), Exports: []control.Export{},
+		ID: v.id, Driver: v.driver, Size: v.size.Load(), Mode: h.modeOf(v).String(), Exports: []control.Export{},
 	}
 	for _, e := range v.exports {
 		described.Exports = append(described.Exports, h.describe(e))

@@ -22,6 +22,7 @@ const (
 	HostStarted     = "host-started"
 	NodeRegistered  = "node-registered"
 	VolumeCreated   = "volume-created"
+	VolumeExpanded  = "volume-expanded"
 	VolumeDeleted   = "volume-deleted"
 	ModeSet         = "mode"
 	Published       = "publish"

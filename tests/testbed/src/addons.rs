@@ -47,7 +47,8 @@ pub fn storage(nodes: u8) -> String {
             .replace("@HOST@", &format!("{STORAGE_ADDRESS}:{STORAGE_PORT}"));
         all = format!("{all}---\n{one}");
     }
-    all
+    let growing = include_str!("../manifests/storage-growing.yaml").replace("@DRIVER@", DRIVERS[0].name);
+    format!("{all}---\n{growing}")
 }
 
 /// The addresses the balancer may give away.
@@ -151,6 +152,7 @@ metadata: {name: metallb-system}
         let all = format!("{}{}", storage(3), balancer_pool());
         assert!(!all.contains('@'), "{all}");
         assert_eq!(all.matches("is-default-class: \"true\"").count(), 1);
+        assert_eq!(all.matches("allowVolumeExpansion: true").count(), 1);
         for driver in &DRIVERS {
             assert!(all.contains(driver.name));
         }

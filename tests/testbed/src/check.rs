@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Programs, and the Debian package that brings each.
-const PROGRAMS: [(&str, &str); 24] = [
+const PROGRAMS: [(&str, &str); 26] = [
     ("ip", "iproute2"),
     ("nft", "nftables"),
     ("conntrack", "conntrack"),
@@ -31,6 +31,8 @@ const PROGRAMS: [(&str, &str); 24] = [
     ("fusermount3", "fuse3"),
     ("mkfs.ext4", "e2fsprogs"),
     ("e2fsck", "e2fsprogs"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("xfs_growfs", "xfsprogs"),
     ("busybox", "busybox-static"),
     ("modprobe", "kmod"),
     ("bash", "bash"),

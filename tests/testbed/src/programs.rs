@@ -133,7 +133,7 @@ fn test_storage(layout: &Layout) -> Result<Image> {
     of_programs(
         layout,
         "localhost/test-storage:dev",
-        &["test-storage", "csi-attacher", "csi-provisioner"],
+        &["test-storage", "csi-attacher", "csi-provisioner", "csi-resizer"],
     )
 }
 

@@ -18,7 +18,7 @@ export CGO_ENABLED=0
 mkdir -p "$cache/bin"
 
 names=("$@")
-[ ${#names[@]} -gt 0 ] || names=(etcd kubernetes attacher provisioner metallb helm csi-sanity)
+[ ${#names[@]} -gt 0 ] || names=(etcd kubernetes attacher provisioner resizer metallb helm csi-sanity)
 count=0
 for name in "${names[@]}"; do
   count=$((count + 1))

@@ -4,6 +4,7 @@ mod children;
 mod controls;
 mod deletion;
 mod delivery;
+mod full;
 mod guard;
 mod inputs;
 mod lost;
@@ -26,8 +27,9 @@ macro_rules! tests {
 }
 
 /// These leave nodes, storage and the operator alone. The longest come first.
-const TOGETHER: [Test; 15] = tests![true:
+const TOGETHER: [Test; 17] = tests![true:
     inputs::each_bad_input_is_told_with_its_field_and_recovers_when_it_is_put_right,
+    full::a_full_volume_costs_no_row_and_no_restart_and_a_larger_size_gets_it_out,
     guard::a_guard_that_hangs_is_ended_by_the_kubelet_with_its_engine,
     guard::a_lease_that_is_annotated_or_deleted_kills_nothing_and_comes_back,
     pods::a_hung_engine_is_restarted_in_place,
@@ -40,6 +42,7 @@ const TOGETHER: [Test; 15] = tests![true:
     pods::an_engine_that_is_shut_down_by_a_client_comes_back,
     guard::a_killed_guard_takes_its_engine_along_and_the_kubelet_starts_both_anew,
     guard::the_engines_account_may_read_and_write_one_lease_and_nothing_else,
+    full::an_expansion_that_the_storage_class_does_not_allow_is_told_and_costs_nothing,
     deletion::a_deleted_resource_leaves_its_data_and_a_new_one_adopts_it,
     deletion::with_policy_delete_the_data_goes_too,
 ];

@@ -1,5 +1,6 @@
 //! What each statement does, on behalf of one session.
 
+mod catalog;
 mod resolve;
 mod scalars;
 
@@ -13,7 +14,7 @@ use crate::password;
 use crate::statements::{ColumnDefinition, Exists, Statement, parse};
 use crate::storage::Fault;
 use crate::storage::database::{Lease, write_log_into_file};
-use crate::storage::table::{self, Rows, Selection};
+use crate::storage::table::{self, Rows};
 use crate::tds::reply::{Command, Reply};
 use crate::value::{Column, SqlType, Value};
 use resolve::{filters, resolve, resolve_row, selection};
@@ -113,7 +114,12 @@ impl Session {
     ) -> Result<Answer, ServerError> {
         match statement {
             Statement::Scalars(scalars) => self.scalars(&scalars, parameters).map(Answer::Rows),
-            Statement::Databases(query) => self.list_databases(&selection(query, parameters)?),
+            Statement::Databases(query) => self.list_databases(&selection(query, parameters)?).map(Answer::Rows),
+            Statement::VolumeStats { database, file, query } => {
+                let (database, file) = (resolve(&database, parameters)?, resolve(&file, parameters)?);
+                let selection = selection(query, parameters)?;
+                self.volume_stats(&database, &file, &selection).await.map(Answer::Rows)
+            }
             Statement::StartTime => Ok(Answer::Rows(one_row(
                 SqlType::NVarChar(33),
                 Value::Text(self.engine.started.clone()),
@@ -373,25 +379,6 @@ impl Session {
             .await
             .map_err(|fault| ServerError::from_fault(fault, "master"))?;
         Ok(Answer::Nothing)
-    }
-
-    /// `sys.databases` is filled on demand, so that it takes the same conditions as any table.
-    fn list_databases(&self, selection: &Selection) -> Result<Answer, ServerError> {
-        let answer = || -> Result<Rows, Fault> {
-            let catalog = Connection::open_in_memory()?;
-            catalog.execute_batch(
-                "CREATE TABLE \"databases\" (name NVARCHAR(128) COLLATE NOCASE, database_id INT, state INT, state_desc NVARCHAR(60))",
-            )?;
-            for database in self.engine.databases() {
-                let state = database.state();
-                let row = (&database.name, database.id, state as i64, state.describe());
-                catalog.execute("INSERT INTO \"databases\" VALUES (?, ?, ?, ?)", row)?;
-            }
-            table::select(&catalog, "databases", selection)
-        };
-        answer()
-            .map(Answer::Rows)
-            .map_err(|fault| ServerError::from_fault(fault, "master"))
     }
 }
 

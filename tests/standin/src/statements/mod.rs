@@ -36,6 +36,15 @@ pub const TABLE: &[Entry] = &[
         build: |c| Statement::Databases(Query::from(c)),
     },
     Entry {
+        pattern: "SELECT {projection} FROM sys.dm_os_volume_stats({value}, {value}) [WHERE {where}]",
+        meaning: "total_bytes and available_bytes of the volume under the databases, by database_id and file_id",
+        build: |mut c| Statement::VolumeStats {
+            database: first(&mut c.values),
+            file: first(&mut c.values),
+            query: Query::from(c),
+        },
+    },
+    Entry {
         pattern: "SELECT CONVERT(NVARCHAR(33), sqlserver_start_time, 126) FROM sys.dm_os_sys_info",
         meaning: "when this engine process started: tells two processes apart",
         build: |_| Statement::StartTime,

@@ -18,6 +18,7 @@ fn every_statement_that_the_programs_of_this_repository_send_is_known() {
         "SELECT name, state_desc FROM sys.databases",
         "SELECT name FROM sys.databases WHERE name = N'x' ORDER BY name DESC",
         "SELECT CONVERT(NVARCHAR(33), sqlserver_start_time, 126) FROM sys.dm_os_sys_info",
+        "SELECT total_bytes, available_bytes FROM sys.dm_os_volume_stats(1, 1)",
         "SET ARITHABORT ON",
         "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "USE master",

@@ -9,6 +9,15 @@ pub enum Statement {
     Scalars(Vec<Scalar>),
     /// `sys.databases`.
     Databases(Query),
+    /// `sys.dm_os_volume_stats`.
+    VolumeStats {
+        /// Number of the database.
+        database: Operand,
+        /// Number of its file.
+        file: Operand,
+        /// Which columns.
+        query: Query,
+    },
     /// When the engine started.
     StartTime,
     /// Rows of a table.
