@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::failover::{State, Verdict};
 use crate::health::{self, Finding};
 use crate::instance::{Instance, Invalid};
-use crate::plan::Plan;
+use crate::plan::{Plan, Step};
 use crate::world::{World, is_gated};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
@@ -45,7 +45,17 @@ pub fn of(world: &World, plan: &Plan, verdict: &Verdict, failed: Option<&Error>)
         &finding.message,
     );
     let stuck = (!serving && finding.needs_a_human(verdict)).then_some(&finding);
-    progress(&mut conditions, plan, stuck, failed, (!serving).then_some(&finding));
+    // what was refused is tried again every few minutes, and that must not show as a beginning and an end each time
+    let is_left = |step: &Step| !matches!(step, Step::GrowClaim { .. }) || world.expansion_refused.is_none();
+    let changing = plan.steps.iter().any(is_left);
+    progress(
+        &mut conditions,
+        plan,
+        changing,
+        stuck,
+        failed,
+        (!serving).then_some(&finding),
+    );
     volume_bound(&mut conditions, world);
     match volume::has_space(world) {
         Some(said) => conditions.set(HAS_SPACE, said.0, said.1, &said.2),
@@ -138,6 +148,7 @@ pub fn of_invalid(
 fn progress(
     conditions: &mut Conditions,
     plan: &Plan,
+    changing: bool,
     stuck: Option<&Finding>,
     failed: Option<&Error>,
     not_serving: Option<&Finding>,
@@ -164,7 +175,7 @@ fn progress(
     match (not_serving, &plan.problem) {
         (Some(finding), _) => conditions.set("Reconciling", TRUE, finding.reason, &finding.message),
         (None, Some(problem)) => conditions.set("Reconciling", TRUE, problem.reason, &problem.message),
-        (None, None) if !plan.steps.is_empty() => {
+        (None, None) if changing => {
             conditions.set(
                 "Reconciling",
                 TRUE,
