@@ -129,7 +129,7 @@ fn created<K>(result: Result<K>) -> Result<()> {
 /// Gives the engine the password of the Secret in place of the one that let the operator in last. Whatever goes wrong leaves it the former one, or,
 /// where there was no answer, shows with the next login.
 async fn change_password(context: &Context, world: &World) {
-    let (instance, known) = (&world.instance, &context.memory.engine_passwords);
+    let (instance, known) = (&world.instance, context.logins.passwords());
     let host = |pod: &Pod| Some((pod.metadata.uid.clone()?, pod.status.as_ref()?.pod_ip.clone()?));
     let Some(((pod, host), wanted)) = world.current_pod().and_then(host).zip(usable_password(context, world)) else {
         return;
@@ -142,6 +142,10 @@ async fn change_password(context: &Context, world: &World) {
         port: u16::try_from(ENGINE_PORT).expect("the engine's port fits"),
         password: former,
     };
+    // a leader that was held up may have read a Secret that has changed since
+    if !context.leadership.holds() {
+        return;
+    }
     let change = context.logins.change_password(&pod, target, wanted.clone()).await;
     tracing::info!(instance = %instance.name, namespace = %instance.namespace, ?change, "password of sa");
     match change {
@@ -152,8 +156,9 @@ async fn change_password(context: &Context, world: &World) {
             known.worked(&instance.uid, wanted);
         }
         Change::Refused(words) => known.refused(&instance.uid, wanted, words),
-        Change::NotTheFormer => known.forget(&instance.uid),
-        Change::NoAnswer(_) => {}
+        Change::NotTheFormer => known.is_another(&instance.uid),
+        Change::NoAnswer(_) => known.perhaps(&instance.uid, wanted),
+        Change::NotNow(_) => {}
     }
 }
 

@@ -8,7 +8,6 @@ use k8s_openapi::jiff::Timestamp;
 
 use crate::api::SqlEdgeInstance;
 use crate::cluster::Cluster;
-use crate::engine_passwords::EnginePasswords;
 use crate::events::Events;
 use crate::heartbeats::Heartbeats;
 use crate::leader::Leadership;
@@ -54,8 +53,6 @@ pub struct Memory {
     refusals: Mutex<HashMap<String, (Instant, String)>>,
     written: Mutex<HashMap<String, Written>>,
     detaching: Mutex<HashMap<String, (Timestamp, Instant)>>,
-    /// The passwords that engines are known to have.
-    pub engine_passwords: EnginePasswords,
 }
 
 /// A resource as our last status write returned it, and the resourceVersions that it and the writes just before it replaced.
@@ -155,7 +152,6 @@ impl Memory {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|key, _| lives(&of(key)));
-        self.engine_passwords.keep_only(instances);
     }
 
     /// The words with which a claim (UIDs of instance and claim, and the size) was not allowed to grow, unless they are older than `max_age`.

@@ -26,7 +26,7 @@ use crate::rules::Rules;
 use crate::scene::Holder;
 use crate::status;
 use crate::watch::Triggers;
-use crate::world::World;
+use crate::world::{PasswordChange, World};
 
 /// Instances that are worked on at the same time; a pass may wait for the API server, and a moment for a login.
 const CONCURRENCY: u16 = 16;
@@ -87,9 +87,9 @@ fn forget(context: &Context, gone: &ObjectRef<DynamicObject>) {
             .renewals
             .removed(&format!("{namespace}/{}", lease::name(&gone.name)));
     }
-    context
-        .memory
-        .keep_only(&live.iter().filter_map(|instance| instance.uid()).collect());
+    let live = live.iter().filter_map(|instance| instance.uid()).collect();
+    context.memory.keep_only(&live);
+    context.logins.passwords().keep_only(&live);
 }
 
 #[allow(clippy::needless_pass_by_value)] // the applier's signature
@@ -184,17 +184,19 @@ async fn look_and_act(instance: &Arc<SqlEdgeInstance>, context: &Context) -> Res
     context.metrics.space(&instance.namespace, &instance.name, world.space);
     report(context, &world.resource, status).await?;
     outcome?;
-    Ok(Action::requeue(next_look(context, &plan, &verdict, acted)))
+    Ok(Action::requeue(next_look(context, &world, &plan, &verdict, acted)))
 }
 
-fn next_look(context: &Context, plan: &Plan, verdict: &Verdict, acted: bool) -> Duration {
+fn next_look(context: &Context, world: &World, plan: &Plan, verdict: &Verdict, acted: bool) -> Duration {
     // what the steps changed comes back as an event; this is for when it does not
     let least = if plan.steps.is_empty() {
         context.timing.resync
     } else {
         SOON
     };
-    match (acted, &verdict.act) {
+    // the plan was made before the login that showed it
+    let password = world.password_change == PasswordChange::Due && !plan.steps.contains(&plan::Step::ChangePassword);
+    match (acted || password, &verdict.act) {
         (true, _) => AT_ONCE,
         // held back: that the verdict stands is no reason to look at once
         (false, Some(_)) => SOON,

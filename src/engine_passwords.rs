@@ -14,6 +14,8 @@ pub struct EnginePasswords {
 struct Known {
     /// Let the operator in last.
     worked: Option<String>,
+    /// The engine may have taken it: there was no answer.
+    perhaps: Option<String>,
     /// What the engine would not have, and its words.
     refused: Option<(String, String)>,
 }
@@ -23,7 +25,7 @@ impl EnginePasswords {
     pub fn worked(&self, instance_uid: &str, password: String) {
         let known = Known {
             worked: Some(password),
-            refused: None,
+            ..Known::default()
         };
         self.lock().insert(instance_uid.to_owned(), known);
     }
@@ -48,9 +50,16 @@ impl EnginePasswords {
         (refused == wanted).then(|| words.clone())
     }
 
-    /// Forgets a password that the engine does not have any more.
-    pub fn forget(&self, instance_uid: &str) {
-        self.lock().remove(instance_uid);
+    /// Notes that the engine was to take a password and did not answer.
+    pub fn perhaps(&self, instance_uid: &str, wanted: String) {
+        self.lock().entry(instance_uid.to_owned()).or_default().perhaps = Some(wanted);
+    }
+
+    /// The password that was to be replaced is not the engine's: the one that it may have taken is, or nobody knows.
+    pub fn is_another(&self, instance_uid: &str) {
+        if let Some(known) = self.lock().get_mut(instance_uid) {
+            known.worked = known.perhaps.take();
+        }
     }
 
     /// Drops what belongs to no resource of these UIDs.
@@ -89,6 +98,14 @@ mod tests {
             None,
             "what it refused to follow it may take now"
         );
+        // one that gave no answer may have been taken
+        passwords.perhaps("uid", "newest".into());
+        assert_eq!(passwords.former("uid", "wanted").as_deref(), Some("newer"));
+        passwords.is_another("uid");
+        assert_eq!(passwords.former("uid", "wanted").as_deref(), Some("newest"));
+        passwords.is_another("uid");
+        assert_eq!(passwords.former("uid", "wanted"), None);
+        passwords.worked("uid", "newer".into());
         passwords.keep_only(&HashSet::new());
         assert_eq!(passwords.former("uid", "new"), None);
     }

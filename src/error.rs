@@ -87,7 +87,7 @@ impl Error {
             .is_some_and(|s| s.is_conflict() || s.is_not_found() || (patched && s.is_invalid()))
     }
 
-    /// The API server's words, where it understood the request and refuses it for what it asks: it would refuse it again.
+    /// The API server's words (or those of a webhook), where the request was understood and refused for what it asks: it would be refused again.
     ///
     /// A 422 without a cause is a JSON patch whose `test` failed, see [`Error::is_moved`].
     pub fn refusal(&self) -> Option<&str> {
@@ -96,7 +96,13 @@ impl Error {
             .details
             .as_ref()
             .is_some_and(|details| !details.causes.is_empty());
-        (status.is_forbidden() || (status.is_invalid() && has_cause)).then_some(status.message.as_str())
+        let is_final = match status.code {
+            // not logged in, gone, too slow, changed meanwhile, too many
+            401 | 404 | 408 | 409 | 410 | 429 => false,
+            422 => has_cause,
+            code => (400..500).contains(&code),
+        };
+        is_final.then_some(status.message.as_str())
     }
 
     /// The API server's own words, where it answered at all.

@@ -7,8 +7,8 @@ use crate::failover::{State, UNSCHEDULABLE, Verdict};
 use crate::guard::journal::VOICE;
 use crate::plan::Plan;
 use crate::scene::Login;
-use crate::world::World;
 use crate::world::engine_status;
+use crate::world::{PasswordChange, World};
 
 /// Condition reason and sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,7 @@ impl Finding {
             "EngineExits",
             "ImagePullFailed",
             "PasswordDoesNotFit",
+            "PasswordRefused",
             UNSCHEDULABLE,
             "VolumeRefused",
         ];
@@ -215,8 +216,23 @@ fn not_yet(world: &World, pod: &Pod) -> Finding {
             format!("pod {name} is being started on node {node}: attaching and mounting the volume comes first"),
         );
     }
-    match &world.scene.login {
-        Login::WrongPassword => Finding::new(
+    match (&world.scene.login, &world.password_change) {
+        (Login::WrongPassword, PasswordChange::Due) => Finding::new(
+            "PasswordChanging",
+            format!(
+                "the engine is being given the password in Secret {} in place of the one it has",
+                world.instance.secret_name
+            ),
+        ),
+        (Login::WrongPassword, PasswordChange::Refused(words)) => Finding::new(
+            "PasswordRefused",
+            format!(
+                "the engine does not take the password in Secret {} and keeps its former one ({words}); put another one, or the former one, \
+                 into the Secret",
+                world.instance.secret_name
+            ),
+        ),
+        (Login::WrongPassword, PasswordChange::None) => Finding::new(
             "PasswordDoesNotFit",
             format!(
                 "the password in Secret {} is not the one on the volume of claim {}; put the password that this volume was last used with \
@@ -224,11 +240,11 @@ fn not_yet(world: &World, pod: &Pod) -> Finding {
                 world.instance.secret_name, world.instance.claim_name
             ),
         ),
-        Login::NotYet(words) => Finding::new(
+        (Login::NotYet(words), _) => Finding::new(
             "Recovering",
             format!("the engine answers but lets nobody in yet: {words}"),
         ),
-        Login::Succeeded if !world.broken_databases.is_empty() => Finding::new(
+        (Login::Succeeded, _) if !world.broken_databases.is_empty() => Finding::new(
             "DatabaseBroken",
             format!(
                 "the engine serves, but database {}; see `kubectl logs {name}`: if it lost its volume for a while, delete pod {name} so that the \
@@ -236,7 +252,7 @@ fn not_yet(world: &World, pod: &Pod) -> Finding {
                 world.broken_databases.join(", database ")
             ),
         ),
-        Login::Failed(_) | Login::NotTried | Login::Succeeded => Finding::new(
+        (Login::Failed(_) | Login::NotTried | Login::Succeeded, _) => Finding::new(
             "EngineNotAnswering",
             format!(
                 "pod {name} runs on node {node}, but its engine does not answer a login yet; `kubectl logs {name}` shows what it does"

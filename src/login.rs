@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use tiberius::{AuthMethod, Client, Config, EncryptionLevel};
 use tokio_util::compat::TokioAsyncWriteCompatExt as _;
 
-use crate::space::Space;
+use crate::space::{Space, Told};
 
 /// Login name; an instance has no other that the operator could know.
 const USER: &str = "sa";
@@ -17,6 +17,9 @@ const LOGIN_FAILED: u32 = 18456;
 
 /// Whether a login succeeded does not depend on what the engine says about its volume, so that is not waited for any longer.
 const SPACE_PATIENCE: Duration = Duration::from_millis(500);
+
+/// What an engine says of a password that breaks its rules: too recent, too short, too long, used before, too simple, refused by a filter.
+const POLICY: std::ops::RangeInclusive<u32> = 15114..=15119;
 
 /// Where and as whom to log in.
 #[derive(Clone)]
@@ -48,7 +51,7 @@ pub enum Attempt {
         /// Databases whose files the engine could not use: name and state.
         broken: Vec<String>,
         /// What is left on the volume of the system databases; none if the engine does not say.
-        space: Option<Space>,
+        space: Told,
     },
     /// The engine refused the password: it does not fit the data on the volume.
     WrongPassword,
@@ -63,8 +66,10 @@ pub enum Attempt {
 pub enum Change {
     /// It has it.
     Done,
-    /// It will not have it; its own words. The former one stays.
+    /// It will never have it; its own words. The former one stays.
     Refused(String),
+    /// It cannot take it at this moment: while its volume is full, say.
+    NotNow(String),
     /// The password that was to be replaced is not the engine's.
     NotTheFormer,
     /// No answer in time, or no connection; it may have it.
@@ -108,7 +113,8 @@ impl Door for Tds {
             match tokio::time::timeout(self.timeout, Box::pin(change(&target, &wanted))).await {
                 Ok(Ok(())) => Change::Done,
                 Ok(Err(Server(token))) if token.code() == LOGIN_FAILED => Change::NotTheFormer,
-                Ok(Err(Server(token))) => Change::Refused(token.message().to_owned()),
+                Ok(Err(Server(token))) if POLICY.contains(&token.code()) => Change::Refused(token.message().to_owned()),
+                Ok(Err(Server(token))) => Change::NotNow(token.message().to_owned()),
                 Ok(Err(error)) => Change::NoAnswer(error.to_string()),
                 Err(_) => Change::NoAnswer(format!("no answer within {} s", self.timeout.as_secs())),
             }
@@ -132,17 +138,22 @@ async fn connect(target: &Target) -> tiberius::Result<Connection> {
     Box::pin(Client::connect(config, stream.compat_write())).await
 }
 
-/// Whether the login fails or the password is not taken, nothing has changed. A statement of this kind takes no parameters.
+/// Whether the login fails or the password is not taken, nothing has changed.
 async fn change(target: &Target, wanted: &str) -> tiberius::Result<()> {
     let mut client = connect(target).await?;
-    let quoted = |password: &str| password.replace('\'', "''");
-    let statement = format!(
-        "ALTER LOGIN [{USER}] WITH PASSWORD = N'{}' OLD_PASSWORD = N'{}'",
-        quoted(wanted),
-        quoted(&target.password)
-    );
+    let statement = alteration(wanted, &target.password);
     client.simple_query(statement).await?.into_results().await?;
     client.close().await
+}
+
+/// A statement of this kind takes no parameters. What is not quoted well would be a syntax error, whose message repeats the text beside it.
+fn alteration(wanted: &str, former: &str) -> String {
+    let quoted = |password: &str| password.replace('\'', "''");
+    format!(
+        "ALTER LOGIN [{USER}] WITH PASSWORD = N'{}' OLD_PASSWORD = N'{}'",
+        quoted(wanted),
+        quoted(former)
+    )
 }
 
 async fn attempt(target: &Target) -> tiberius::Result<(Connection, String, Vec<String>)> {
@@ -157,13 +168,17 @@ async fn attempt(target: &Target) -> tiberius::Result<(Connection, String, Vec<S
 }
 
 /// The last question, to which an engine may owe the answer: an older one does not know it, or refuses it.
-async fn leave(mut client: Connection) -> Option<Space> {
+async fn leave(mut client: Connection) -> Told {
     let asking = async {
-        let space = space(&mut client).await.ok().flatten();
+        let told = match space(&mut client).await {
+            Ok(Some(space)) => Told::Space(space),
+            Ok(None) | Err(tiberius::error::Error::Server(_)) => Told::Nothing,
+            Err(_) => Told::NotYet,
+        };
         let _ = client.close().await;
-        space
+        told
     };
-    tokio::time::timeout(SPACE_PATIENCE, asking).await.ok().flatten()
+    tokio::time::timeout(SPACE_PATIENCE, asking).await.unwrap_or_default()
 }
 
 /// Of the volume that the first file of master is on. Path and name of the volume are NULL on Linux; the figures are not.
@@ -209,5 +224,18 @@ fn classify(error: &tiberius::error::Error) -> Attempt {
         tiberius::error::Error::Io { .. } => Attempt::NoAnswer(error.to_string()),
         // whatever else went wrong, somebody answered
         other => Attempt::NotYet(other.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_stays_within_its_quotes() {
+        assert_eq!(
+            alteration("It's-new]1", "'old''"),
+            "ALTER LOGIN [sa] WITH PASSWORD = N'It''s-new]1' OLD_PASSWORD = N'''old'''''"
+        );
     }
 }

@@ -10,6 +10,7 @@ use kube::runtime::reflector::ObjectRef;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::api::SqlEdgeInstance;
+use crate::engine_passwords::EnginePasswords;
 use crate::login::{Attempt, Change, Door, Target};
 use crate::settings::{LOGIN_FAILURES, LOGIN_RETRY};
 use crate::watch::Triggers;
@@ -24,6 +25,7 @@ pub struct Logins {
     door: Arc<dyn Door>,
     patience: Duration,
     book: Book,
+    passwords: Arc<EnginePasswords>,
     ended: mpsc::UnboundedSender<ObjectRef<SqlEdgeInstance>>,
 }
 
@@ -57,9 +59,15 @@ impl Logins {
             door,
             patience,
             book: Book::default(),
+            passwords: Arc::default(),
             ended,
         };
         (logins, triggers.boxed())
+    }
+
+    /// The passwords that engines are known to have.
+    pub fn passwords(&self) -> &EnginePasswords {
+        &self.passwords
     }
 
     /// What came of the last one.
@@ -69,12 +77,16 @@ impl Logins {
 
     /// Logs in unless that is under way already; returns when there is a result, or when a dead node would keep the caller waiting. Then
     /// the instance is looked at again as soon as there is one.
-    pub async fn log_in(&self, instance: ObjectRef<SqlEdgeInstance>, key: &str, target: Target) {
+    pub async fn log_in(&self, instance: ObjectRef<SqlEdgeInstance>, uid: &str, key: &str, target: Target) {
         let Some(under_way) = self.begin(key) else { return };
         let (answer, answered) = oneshot::channel();
-        let (door, ended) = (self.door.clone(), self.ended.clone());
+        let (door, ended, passwords) = (self.door.clone(), self.ended.clone(), self.passwords.clone());
+        let (uid, password) = (uid.to_owned(), target.password.clone());
         tokio::spawn(async move {
             let attempt = attempt(&*door, target).await;
+            if matches!(attempt, Attempt::Succeeded { .. }) {
+                passwords.worked(&uid, password);
+            }
             tracing::debug!(instance = %instance.name, ?attempt, "login");
             under_way.end(attempt);
             // nobody waits any more
@@ -85,9 +97,12 @@ impl Logins {
         let _ = tokio::time::timeout(self.patience, answered).await;
     }
 
-    /// Gives an engine another password, and forgets what came of the logins at its pod: the next one is with that.
+    /// Gives an engine another password; once it has that, what came of the logins at its pod is forgotten, because the next one is with it.
     pub async fn change_password(&self, pod_uid: &str, target: Target, wanted: String) -> Change {
         let change = self.door.change_password(target, wanted).await;
+        if change != Change::Done {
+            return change;
+        }
         let of_pod = |key: &str| key.split('/').next() == Some(pod_uid);
         for (_, entry) in lock(&self.book).iter_mut().filter(|(key, _)| of_pod(key)) {
             entry.last = None;
@@ -169,6 +184,7 @@ mod tests {
     use futures::future::BoxFuture;
 
     use super::*;
+    use crate::space::Told;
 
     /// Longer than any answer takes, and shorter than none at all.
     const LONG: Duration = Duration::from_secs(60);
@@ -216,7 +232,7 @@ mod tests {
         Attempt::Succeeded {
             version: "16.0".into(),
             broken: Vec::new(),
-            space: None,
+            space: Told::Nothing,
         }
     }
 
@@ -231,7 +247,7 @@ mod tests {
             password: String::new(),
         };
         logins
-            .log_in(ObjectRef::new("books").within("shop"), "pod/c", target)
+            .log_in(ObjectRef::new("books").within("shop"), "uid", "pod/c", target)
             .await;
         logins.last("pod/c").map(|last| last.attempt)
     }
@@ -259,6 +275,10 @@ mod tests {
         assert!(triggers.next().now_or_never().is_none());
         door.0.notify_one();
         assert_eq!(triggers.next().await, Some(ObjectRef::new("books").within("shop")));
+        assert!(
+            logins.passwords().former("uid", "another").is_some(),
+            "a slow login shows the password, too"
+        );
         assert_eq!(logins.last("pod/c").map(|last| last.attempt), Some(succeeded()));
         door.0.notify_one();
         assert_eq!(ask(&logins).await, Some(succeeded()));

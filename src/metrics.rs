@@ -10,7 +10,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 
 use crate::api::FailoverRecord;
-use crate::space::Space;
+use crate::space::{Space, Told};
 
 /// All metrics of the process.
 pub struct Metrics {
@@ -147,25 +147,29 @@ impl Metrics {
         self.ready.get_or_create(&instance).set(i64::from(ready));
     }
 
-    /// How much room an instance has; a figure that nobody knows any more is not told.
-    pub fn space(&self, namespace: &str, name: &str, space: Option<Space>) {
+    /// How much room an instance has; a figure that its engine does not tell any more is not told, and one that is late stands.
+    pub fn space(&self, namespace: &str, name: &str, told: Told) {
         let instance = Instance {
             namespace: namespace.into(),
             name: name.into(),
         };
         let bytes = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let Some(Space { total, available }) = space else {
-            self.volume_available.remove(&instance);
-            self.volume_capacity.remove(&instance);
-            return;
-        };
-        self.volume_available.get_or_create(&instance).set(bytes(available));
-        self.volume_capacity.get_or_create(&instance).set(bytes(total));
+        match told {
+            Told::Space(Space { total, available }) => {
+                self.volume_available.get_or_create(&instance).set(bytes(available));
+                self.volume_capacity.get_or_create(&instance).set(bytes(total));
+            }
+            Told::Nothing => {
+                self.volume_available.remove(&instance);
+                self.volume_capacity.remove(&instance);
+            }
+            Told::NotYet => {}
+        }
     }
 
     /// An instance is gone.
     pub fn forget(&self, namespace: &str, name: &str) {
-        self.space(namespace, name, None);
+        self.space(namespace, name, Told::Nothing);
         self.ready.remove(&Instance {
             namespace: namespace.into(),
             name: name.into(),

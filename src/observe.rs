@@ -31,6 +31,7 @@ use crate::error::Result;
 use crate::instance::{Instance, Invalid};
 use crate::scene::{Login, Scene, Volume};
 use crate::settings::Switch;
+use crate::space::Told;
 use crate::world::{GuardObjects, PasswordChange, StorageClassFacts, World, annotation};
 
 /// What there is to see.
@@ -86,7 +87,7 @@ pub async fn observe(context: &Context, resource: &Arc<SqlEdgeInstance>) -> Resu
             .as_ref()
             .and_then(|status| status.engine_version.clone()),
         broken_databases: Vec::new(),
-        space: None,
+        space: Told::NotYet,
         instance,
         secret,
         password_change: PasswordChange::None,

@@ -108,6 +108,8 @@ pub fn plan(world: &World, identity: &Identity) -> Plan {
     service(world, &mut plan);
     guard::plan(world, &mut plan);
     deployment(world, identity, &mut plan);
+    // whatever becomes of that one, the others are done
+    plan.steps.sort_by_key(|step| matches!(step, Step::GrowClaim { .. }));
     plan
 }
 
@@ -141,16 +143,8 @@ fn secret(world: &World, plan: &mut Plan) {
             if *secret_is_ours && *owned != wanted {
                 plan.steps.push(Step::OwnSecret { owned: wanted });
             }
-            match &world.password_change {
-                PasswordChange::None => {}
-                PasswordChange::Due => plan.steps.push(Step::ChangePassword),
-                PasswordChange::Refused(words) => plan.problem(
-                    "PasswordRefused",
-                    format!(
-                        "the engine does not take the password in Secret {name} and keeps its former one: {words} Put another one, or the \
-                         former one, into the Secret"
-                    ),
-                ),
+            if world.password_change == PasswordChange::Due {
+                plan.steps.push(Step::ChangePassword);
             }
         }
         SecretFacts::Missing if *secret_is_ours && !world.volume_was_used() => plan.steps.push(Step::CreateSecret),

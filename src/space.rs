@@ -12,6 +12,18 @@ pub struct Space {
     pub available: u64,
 }
 
+/// What came of asking an engine for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Told {
+    /// The figures.
+    Space(Space),
+    /// It does not know the question, or will not answer it.
+    Nothing,
+    /// It was not asked, or has not answered in time: what it said before still holds.
+    #[default]
+    NotYet,
+}
+
 impl Space {
     /// Whether somebody should do something about it. There is one bound and not two: an engine's files grow and do not shrink by themselves, so
     /// that it is hardly crossed to and fro.

@@ -183,7 +183,12 @@ fn progress(
                 "objects of the instance are being changed to what its spec says",
             );
         }
-        (None, None) => conditions.set("Reconciling", FALSE, "Settled", "nothing is left to do"),
+        (None, None) => conditions.set(
+            "Reconciling",
+            FALSE,
+            "Settled",
+            "nothing is left that the operator could do",
+        ),
     }
 }
 

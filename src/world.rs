@@ -12,7 +12,7 @@ use crate::api::SqlEdgeInstance;
 use crate::desired::{ENGINE_CONTAINER, VOLUME_FENCE, VOLUME_ID};
 use crate::instance::Instance;
 use crate::scene::Scene;
-use crate::space::Space;
+use crate::space::Told;
 
 /// Annotation on the claim: UID of the pod that was last let at the volume.
 pub const HOLDER_POD: &str = "sqledge.io/holder-pod";
@@ -66,7 +66,7 @@ pub struct World {
     /// Databases that the engine, by its own word, cannot use: name and state.
     pub broken_databases: Vec<String>,
     /// What the engine said at the last login about the space on its volume.
-    pub space: Option<Space>,
+    pub space: Told,
     /// The API server's words, if it refused lately to let the claim grow to the wanted size.
     pub expansion_refused: Option<String>,
 }

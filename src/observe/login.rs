@@ -72,16 +72,7 @@ pub async fn log_in(context: &Context, world: &mut World) -> bool {
             password: password::usable(context, world).unwrap_or_default(),
         };
         let of = ObjectRef::new(&instance.name).within(&instance.namespace);
-        let (password, asked) = (
-            target.password.clone(),
-            context.logins.last(&goal.key).map(|last| last.at),
-        );
-        context.logins.log_in(of, &goal.key, target).await;
-        // one that was under way was perhaps with another password
-        let ended = context.logins.last(&goal.key).filter(|last| Some(last.at) != asked);
-        if ended.is_some_and(|last| matches!(last.attempt, Attempt::Succeeded { .. })) {
-            context.memory.engine_passwords.worked(&instance.uid, password);
-        }
+        context.logins.log_in(of, &instance.uid, &goal.key, target).await;
         recall(context, world);
     }
     if world.scene.login == Login::WrongPassword {
@@ -166,6 +157,7 @@ fn meaning(attempt: Attempt, secret: &SecretFacts) -> Login {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::space::Told;
 
     #[test]
     fn only_silence_grows_old() {
@@ -193,7 +185,7 @@ mod tests {
         let succeeded = || Attempt::Succeeded {
             version: "16".into(),
             broken: Vec::new(),
-            space: None,
+            space: Told::Nothing,
         };
         let silent = || Attempt::NoAnswer("no answer within 2 s".into());
         let not_yet = || Attempt::NotYet("recovering".into());

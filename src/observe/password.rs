@@ -76,7 +76,7 @@ pub fn usable(context: &Context, world: &World) -> Option<String> {
 
 /// Whether the engine is to be given the password that the facts are about: it refuses that one, and the operator knows another one that it had.
 pub fn change(context: &Context, world: &World) -> PasswordChange {
-    let known = &context.memory.engine_passwords;
+    let known = context.logins.passwords();
     let Some(wanted) = usable(context, world).filter(|_| world.scene.login == Login::WrongPassword) else {
         return PasswordChange::None;
     };

@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use super::conditions::{FALSE, TRUE, UNKNOWN};
 use crate::instance::exceeds;
 use crate::scene::Login;
-use crate::space::{LITTLE_PERCENT, Space};
+use crate::space::{LITTLE_PERCENT, Space, Told};
 use crate::world::World;
 
 /// Status, reason, message.
@@ -19,8 +19,8 @@ fn said(status: &'static str, reason: &'static str, message: impl Into<String>) 
 /// `VolumeHasSpace`; none where nothing new is known, because no login succeeded: what was known before then still holds.
 pub fn has_space(world: &World) -> Option<Said> {
     match (&world.scene.login, world.space) {
-        (Login::Succeeded, Some(space)) => Some(space_left(world, space)),
-        (Login::Succeeded, None) => Some(said(
+        (Login::Succeeded, Told::Space(space)) => Some(space_left(world, space)),
+        (Login::Succeeded, Told::Nothing) => Some(said(
             UNKNOWN,
             "SpaceNotReported",
             format!(
@@ -29,7 +29,8 @@ pub fn has_space(world: &World) -> Option<Said> {
                 world.instance.claim_name
             ),
         )),
-        (Login::NotTried | Login::NotYet(_) | Login::Failed(_) | Login::WrongPassword, _) => None,
+        (Login::Succeeded, Told::NotYet)
+        | (Login::NotTried | Login::NotYet(_) | Login::Failed(_) | Login::WrongPassword, _) => None,
     }
 }
 
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn whether_a_volume_has_space_is_said_after_a_login_and_stays_known_without_one() {
         let space = |available| {
-            Some(Space {
+            Told::Space(Space {
                 total: 100 << 20,
                 available,
             })
@@ -180,11 +181,12 @@ mod tests {
             (Login::Succeeded, space(50 << 20), Some((TRUE, "SpaceLeft"))),
             (Login::Succeeded, space(3 << 20), Some((FALSE, "VolumeNearlyFull"))),
             (Login::Succeeded, space(0), Some((FALSE, "VolumeNearlyFull"))),
-            (Login::Succeeded, None, Some((UNKNOWN, "SpaceNotReported"))),
-            (Login::NotTried, None, None),
-            (Login::Failed("no answer".into()), None, None),
-            (Login::NotYet("recovering".into()), None, None),
-            (Login::WrongPassword, None, None),
+            (Login::Succeeded, Told::Nothing, Some((UNKNOWN, "SpaceNotReported"))),
+            (Login::Succeeded, Told::NotYet, None),
+            (Login::NotTried, Told::NotYet, None),
+            (Login::Failed("no answer".into()), Told::NotYet, None),
+            (Login::NotYet("recovering".into()), Told::NotYet, None),
+            (Login::WrongPassword, Told::NotYet, None),
         ];
         for (login, space, expected) in table {
             let mut world = samples::world(&json!({}));
@@ -209,7 +211,7 @@ mod tests {
         for (spec, name, field) in table {
             let mut world = samples::world(spec);
             world.scene.login = Login::Succeeded;
-            world.space = Some(Space {
+            world.space = Told::Space(Space {
                 total: 8 << 30,
                 available: 300 << 20,
             });

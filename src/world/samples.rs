@@ -13,6 +13,7 @@ use crate::cluster::Judged;
 use crate::instance::Instance;
 use crate::scene::{Claim, Login, NodeFacts, NodeReady, Policy, Scene};
 use crate::settings::Timing;
+use crate::space::Told;
 
 /// An object of the instance's namespace, as it was judged.
 pub fn judged(name: &str) -> Judged {
@@ -104,7 +105,7 @@ pub fn world(more: &Value) -> World {
         scene,
         engine_version: None,
         broken_databases: Vec::new(),
-        space: None,
+        space: Told::NotYet,
         expansion_refused: None,
     }
 }

@@ -31,7 +31,7 @@ use sqledge_operator::login::{Attempt, Change, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
-use sqledge_operator::space::Space;
+use sqledge_operator::space::{Space, Told};
 use sqledge_operator::watch::{Caches, NODE_LEASES, Synced};
 
 use crate::chance::Chance;
@@ -387,7 +387,7 @@ impl Door for Doors {
             Attempt::Succeeded {
                 version: "16.0.1000.6".into(),
                 broken: Vec::new(),
-                space: Some(Space {
+                space: Told::Space(Space {
                     total: 8 << 30,
                     available: 4 << 30,
                 }),

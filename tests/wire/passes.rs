@@ -19,6 +19,7 @@ use sqledge_operator::login::{Attempt, Change, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
+use sqledge_operator::space::Told;
 use sqledge_operator::watch::{Caches, Synced};
 use tokio::sync::watch;
 
@@ -34,7 +35,7 @@ pub enum Engine {
     Answers,
     /// From when it says so.
     AnswersFrom(Arc<AtomicBool>),
-    /// With this password, and takes any other one without a blank.
+    /// With this password; takes none with a blank ever, and none that begins with `later` now.
     Knows(Arc<Mutex<String>>),
     Refuses,
     Hangs,
@@ -54,7 +55,7 @@ impl Door for Engine {
             Attempt::Succeeded {
                 version: "16.0.1000.6".into(),
                 broken: Vec::new(),
-                space: None,
+                space: Told::Nothing,
             }
         } else {
             Attempt::NoAnswer("no answer within 2 s".into())
@@ -71,6 +72,8 @@ impl Door for Engine {
             Change::NotTheFormer
         } else if wanted.contains(' ') {
             Change::Refused("Password validation failed.".into())
+        } else if wanted.starts_with("later") {
+            Change::NotNow("The transaction log for database 'master' is full.".into())
         } else {
             *password = wanted;
             Change::Done

@@ -84,6 +84,22 @@ async fn an_engine_that_refuses_a_password_keeps_the_former_one_and_is_not_asked
 }
 
 #[tokio::test]
+async fn a_password_that_the_engine_cannot_take_now_is_tried_again_and_needs_nobody() {
+    let engine = Arc::new(Mutex::new(FIRST.to_owned()));
+    let (canned, meeting) = serving(&engine);
+    let (context, _publisher) = operator(&canned, &meeting);
+    settled(&canned, &context, &meeting).await;
+    put(&canned, "later-Horse-8");
+    let status = settled(&canned, &context, &meeting).await;
+    let changing = ("True".to_owned(), "PasswordChanging".to_owned());
+    assert_eq!(condition(&status, "Reconciling"), changing, "{status:#}");
+    assert_eq!(condition(&status, "Stalled").0, "False", "{status:#}");
+    put(&canned, "Another-Horse-8");
+    settled(&canned, &context, &meeting).await;
+    assert_eq!(*engine.lock().expect("no panic inside"), "Another-Horse-8");
+}
+
+#[tokio::test]
 async fn an_operator_that_never_knew_the_password_changes_none_and_says_so() {
     let engine = Arc::new(Mutex::new("Set-By-Hand-9".to_owned()));
     let (canned, meeting) = serving(&engine);

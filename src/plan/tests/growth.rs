@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::*;
 use crate::scene::Login;
-use crate::space::Space;
+use crate::space::{Space, Told};
 use crate::world::SecretFacts;
 
 /// A settled world whose claim is bound and requests so much.
@@ -64,7 +64,7 @@ fn neither_a_database_that_is_down_nor_a_full_volume_nor_a_missing_secret_keeps_
         ("nothing runs", |world| world.pods.clear()),
         ("its volume is full", |world| {
             let (total, available) = (8 << 30, 0);
-            world.space = Some(Space { total, available });
+            world.space = Told::Space(Space { total, available });
         }),
         ("a database is broken", |world| {
             world.broken_databases = vec!["shop is SUSPECT".into()];
