@@ -134,3 +134,65 @@ fn chain(error: &kube::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn answered(status: Value) -> Error {
+        let status: kube::core::Status = serde_json::from_value(status).expect("a status");
+        Error::Api {
+            verb: "patch",
+            kind: "PersistentVolumeClaim".into(),
+            source: Box::new(kube::Error::Api(status.boxed())),
+        }
+    }
+
+    #[test]
+    fn what_is_refused_for_what_it_asks_is_told_from_what_has_moved() {
+        let cause = json!({"causes": [{"message": "is immutable", "field": "spec"}]});
+        let table = [
+            (
+                json!({"reason": "Forbidden", "code": 403, "message": "quota"}),
+                Some("quota"),
+            ),
+            (
+                json!({"reason": "Invalid", "code": 422, "message": "immutable", "details": cause}),
+                Some("immutable"),
+            ),
+            (
+                json!({"reason": "Invalid", "code": 422, "message": "test failed"}),
+                None,
+            ),
+            (
+                json!({"reason": "Invalid", "code": 422, "details": {"kind": "x"}}),
+                None,
+            ),
+            (
+                json!({"reason": "BadRequest", "code": 400, "message": "a webhook's"}),
+                Some("a webhook's"),
+            ),
+            (
+                json!({"reason": "TooManyRequests", "code": 429, "message": "later"}),
+                None,
+            ),
+            (json!({"reason": "Conflict", "code": 409, "message": "moved"}), None),
+            (json!({"reason": "NotFound", "code": 404, "message": "gone"}), None),
+            (
+                json!({"reason": "InternalError", "code": 500, "message": "broken"}),
+                None,
+            ),
+        ];
+        for (status, words) in table {
+            assert_eq!(answered(status.clone()).refusal(), words, "{status}");
+        }
+        let silent = Error::Timeout {
+            verb: "patch",
+            kind: "PersistentVolumeClaim".into(),
+            seconds: 5,
+        };
+        assert_eq!(silent.refusal(), None);
+    }
+}

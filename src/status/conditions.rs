@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn a_condition_about_which_nothing_new_is_known_stays_as_it_was() {
+        let mut before = Conditions::new(&[], 1, Timestamp::UNIX_EPOCH);
+        before.set("VolumeHasSpace", FALSE, "VolumeNearlyFull", "little is left");
+        let previous = before.finish();
+        let mut conditions = Conditions::new(&previous, 2, Timestamp::MAX);
+        assert!(conditions.keep("VolumeHasSpace") && !conditions.keep("Guarded"));
+        assert_eq!(conditions.finish(), previous);
+    }
+
+    #[test]
     fn a_pod_behind_its_gate_guards_nothing() {
         let mut world = samples::world(&json!({}));
         let mut gated = pod(&world.instance);

@@ -107,7 +107,7 @@ fn missing_kernel_features(cache: &Path) -> Vec<String> {
         }
     };
     // a module that is built in, or loaded already, makes modprobe fail without harm
-    for module in ["overlay", "fuse", "loop", "nf_tables", "veth", "bridge"] {
+    for module in ["overlay", "fuse", "loop", "xfs", "nf_tables", "veth", "bridge"] {
         let _ = sh(["modprobe", module]);
     }
     let scratch = cache.join(format!(".check-{}", std::process::id()));
