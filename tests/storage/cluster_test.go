@@ -248,7 +248,8 @@ func (v volume) unstage(m *machine) {
 	if mounts := m.mustShell(`grep -e "$1" -e nbdfuse /proc/self/mounts || true`, m.staging()); mounts != "" {
 		v.Errorf("after unstage %s still has mounts: %s", m.name, mounts)
 	}
-	if left := m.mustShell(`pgrep nbdfuse || true`); left != "" && !strings.Contains(m.mustShell(`ps -o stat= -C nbdfuse || true`), "Z") {
+	// in one look: what has ended may be reaped between two
+	if left := m.mustShell(`ps -o stat=,pid= -C nbdfuse | grep -v "^Z" || true`); left != "" {
 		v.Errorf("after unstage %s still runs nbdfuse: %s", m.name, left)
 	}
 }
