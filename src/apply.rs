@@ -37,7 +37,8 @@ pub struct Applied {
     pub outcome: Result<()>,
 }
 
-/// Carries out the steps, in order; the first error ends it, the next pass begins anew.
+/// Carries out the steps, in order; the first error ends it, the next pass begins anew. Only a claim grows all the same: it may be a full volume that
+/// somebody waits for.
 pub async fn steps(context: &Context, world: &World, steps: &[Step]) -> Applied {
     let mut applied = Applied {
         is_another: false,
@@ -45,9 +46,9 @@ pub async fn steps(context: &Context, world: &World, steps: &[Step]) -> Applied 
         outcome: Ok(()),
     };
     for step in steps {
-        applied.outcome = Box::pin(carry_out(context, world, step, &mut applied)).await;
-        if applied.outcome.is_err() {
-            break;
+        if applied.outcome.is_ok() || matches!(step, Step::GrowClaim { .. }) {
+            let outcome = Box::pin(carry_out(context, world, step, &mut applied)).await;
+            applied.outcome = applied.outcome.and(outcome);
         }
     }
     applied

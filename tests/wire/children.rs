@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
+use sqledge_operator::controller;
 
 use crate::acts::patch;
 use crate::canned::{Canned, JSON_PATCH, Sent};
-use crate::passes::{MANAGER, Meeting, acts, passes};
-use crate::shop::{CLAIM, DEPLOYMENT, INSTANCE, cluster, meta, pod};
+use crate::passes::{MANAGER, Meeting, acts, operator, passes};
+use crate::shop::{ACCOUNT, CLAIM, DEPLOYMENT, INSTANCE, cluster, meta, pod};
 
 #[tokio::test]
 async fn the_status_is_applied_with_force_under_a_manager_of_its_own_and_to_this_uid_only() {
@@ -114,6 +115,22 @@ fn growth() -> Sent {
 #[tokio::test]
 async fn a_claim_grows_by_a_patch_of_exactly_the_claim_that_was_judged() {
     assert_eq!(acts(&with_a_small_claim(), Meeting::default()).await, [growth()]);
+}
+
+#[tokio::test]
+async fn a_claim_grows_although_another_child_is_refused() {
+    let canned = with_a_small_claim();
+    canned.remove(ACCOUNT);
+    let words = "serviceaccounts \"orders-guard\" is forbidden: a policy of yours";
+    let refusal = json!({"kind": "Status", "status": "Failure", "reason": "Forbidden", "code": 403, "message": words});
+    canned.refuse(ACCOUNT, refusal);
+    let meeting = Meeting::default();
+    let (context, _publisher) = operator(&canned, &meeting);
+    let instance = context.caches.instances.state().remove(0);
+    let refused = controller::pass(instance, context.clone()).await;
+    refused.expect_err("the account is needed");
+    let sent = canned.sent();
+    assert!(sent.contains(&growth()), "{sent:#?}");
 }
 
 #[tokio::test]
