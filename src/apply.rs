@@ -15,7 +15,7 @@ use crate::context::Context;
 use crate::desired;
 use crate::error::Result;
 use crate::failover::{Act, Placement};
-use crate::instance::{ENGINE_PORT, Instance};
+use crate::instance::Instance;
 use crate::lease;
 use crate::login::{Change, Target};
 use crate::observe::usable_password;
@@ -138,11 +138,7 @@ async fn change_password(context: &Context, world: &World) {
     let Some(former) = known.former(&instance.uid, &wanted) else {
         return;
     };
-    let target = Target {
-        host,
-        port: u16::try_from(ENGINE_PORT).expect("the engine's port fits"),
-        password: former,
-    };
+    let target = Target::engine_at(host, former);
     // a leader that was held up may have read a Secret that has changed since
     if !context.leadership.holds() {
         return;

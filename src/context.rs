@@ -79,13 +79,12 @@ impl Memory {
     /// As if all reads so far had been made that much earlier; for tests, which do not wait.
     pub fn age(&self, by: Duration) {
         let mut passwords = self.passwords.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut detaching = self.detaching.lock().unwrap_or_else(PoisonError::into_inner);
-        let seen = detaching.values_mut().map(|(_, seen)| seen);
-        for at in passwords.values_mut().map(|(at, _)| at).chain(seen) {
-            *at = at.checked_sub(by).unwrap_or(*at);
-        }
         let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-        for (at, _) in refusals.values_mut() {
+        let mut detaching = self.detaching.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = passwords.values_mut().map(|(at, _)| at);
+        let refused = refusals.values_mut().map(|(at, _)| at);
+        let seen = detaching.values_mut().map(|(_, at)| at);
+        for at in read.chain(refused).chain(seen) {
             *at = at.checked_sub(by).unwrap_or(*at);
         }
     }
@@ -114,8 +113,7 @@ impl Memory {
     pub fn remember_password(&self, instance_uid: &str, password: Password) {
         let mut passwords = self.passwords.lock().unwrap_or_else(PoisonError::into_inner);
         // what was read for an earlier spec is of no use any more
-        let instance = |key: &str| key.split('/').next().unwrap_or_default().to_owned();
-        passwords.retain(|key, _| instance(key) != instance(instance_uid));
+        passwords.retain(|key, _| instance_of(key) != instance_of(instance_uid));
         passwords.insert(instance_uid.to_owned(), (Instant::now(), password));
     }
 
@@ -129,29 +127,11 @@ impl Memory {
 
     /// Drops what belongs to no resource of these UIDs.
     pub fn keep_only(&self, instances: &HashSet<String>) {
-        let lives = |uid: &str| instances.contains(uid);
-        // every key begins with the UID of its instance
-        let of = |key: &str| key.split('/').next().unwrap_or_default().to_owned();
-        self.passwords
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|key, _| lives(&of(key)));
-        self.written
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|uid, _| lives(uid));
-        self.volumes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|key, _| lives(&of(key)));
-        self.detaching
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|uid, _| lives(uid));
-        self.refusals
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .retain(|key, _| lives(&of(key)));
+        keep(&self.passwords, instances);
+        keep(&self.written, instances);
+        keep(&self.volumes, instances);
+        keep(&self.detaching, instances);
+        keep(&self.refusals, instances);
     }
 
     /// The words with which a claim (UIDs of instance and claim, and the size) was not allowed to grow, unless they are older than `max_age`.
@@ -227,6 +207,16 @@ impl Memory {
         }
         written.insert(uid, Written { replaced, resource });
     }
+}
+
+/// Every key is the UID of an instance, or begins with it.
+fn instance_of(key: &str) -> &str {
+    key.split('/').next().unwrap_or_default()
+}
+
+fn keep<V>(map: &Mutex<HashMap<String, V>>, instances: &HashSet<String>) {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    map.retain(|key, _| instances.contains(instance_of(key)));
 }
 
 #[cfg(test)]

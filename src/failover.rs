@@ -128,7 +128,7 @@ fn watch_holder(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
         return waiting(State::Blocked, "FinalizerHolds", message, STEADY);
     }
     let given_up = alive && is_given_up(scene, rules, node);
-    if let Some(verdict) = unheard(scene, rules, node).filter(|_| given_up) {
+    if given_up && let Some(verdict) = unheard(scene, rules, node) {
         return verdict;
     }
     if given_up && !scene.claim.has_lost(node) {

@@ -7,8 +7,7 @@ use crate::failover::{State, UNSCHEDULABLE, Verdict};
 use crate::guard::journal::VOICE;
 use crate::plan::Plan;
 use crate::scene::Login;
-use crate::world::engine_status;
-use crate::world::{PasswordChange, World};
+use crate::world::{PasswordChange, World, claim_phase, engine_status};
 
 /// Condition reason and sentence.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,11 +87,7 @@ fn is_unschedulable_itself(verdict: &Verdict) -> bool {
 }
 
 fn volume_is_pending(world: &World) -> bool {
-    world
-        .claim
-        .as_ref()
-        .and_then(|claim| claim.status.as_ref()?.phase.as_deref())
-        != Some("Bound")
+    world.claim.as_ref().and_then(claim_phase) != Some("Bound")
 }
 
 fn pending_volume(world: &World) -> Finding {

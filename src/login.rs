@@ -7,6 +7,7 @@ use futures::future::BoxFuture;
 use tiberius::{AuthMethod, Client, Config, EncryptionLevel};
 use tokio_util::compat::TokioAsyncWriteCompatExt as _;
 
+use crate::instance::ENGINE_PORT;
 use crate::space::{Space, Told};
 
 /// Login name; an instance has no other that the operator could know.
@@ -30,6 +31,17 @@ pub struct Target {
     pub port: u16,
     /// Password of sa.
     pub password: String,
+}
+
+impl Target {
+    /// `sa` at the engine of the pod with this address.
+    pub fn engine_at(host: String, password: String) -> Self {
+        Self {
+            host,
+            port: u16::try_from(ENGINE_PORT).expect("the engine's port fits"),
+            password,
+        }
+    }
 }
 
 impl std::fmt::Debug for Target {

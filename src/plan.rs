@@ -19,7 +19,10 @@ use crate::desired::{self, INSTANCE_UID, Rendering, TEMPLATE_BUILDER, TEMPLATE_I
 use crate::drift;
 use crate::instance::Instance;
 use crate::settings::Identity;
-use crate::world::{PasswordChange, SecretFacts, StorageClassFacts, World, annotation, is_finished, is_gated};
+use crate::world::{
+    PasswordChange, SecretFacts, StorageClassFacts, World, annotation, claim_phase, is_finished, is_gated,
+    requested_storage,
+};
 
 /// What to do, and what stands in the way.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -265,14 +268,7 @@ fn claim(world: &World, plan: &mut Plan) {
 /// The size that a claim of ours is to grow to, whatever state the database is in: a volume that is full needs it most when nothing runs on it.
 fn growth(world: &World, claim: &PersistentVolumeClaim) -> Option<Quantity> {
     let instance = &world.instance;
-    let requested = claim
-        .spec
-        .as_ref()?
-        .resources
-        .as_ref()?
-        .requests
-        .as_ref()?
-        .get("storage")?;
+    let requested = requested_storage(claim)?;
     let wanted = instance.claim_is_ours && world.expansion_refused.is_none() && instance.size_exceeds(requested);
     instance.size.clone().filter(|_| wanted)
 }
@@ -283,8 +279,7 @@ fn is_unbound_and_different(instance: &Instance, claim: &PersistentVolumeClaim) 
         return false;
     };
     let Some(stored) = &claim.spec else { return false };
-    let phase = claim.status.as_ref().and_then(|status| status.phase.as_deref());
-    stored.volume_name.is_none() && phase == Some("Pending") && !drift::is_stated(&wanted, stored)
+    stored.volume_name.is_none() && claim_phase(claim) == Some("Pending") && !drift::is_stated(&wanted, stored)
 }
 
 fn claim_operations(instance: &Instance, claim: &PersistentVolumeClaim) -> Vec<Value> {

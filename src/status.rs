@@ -12,7 +12,7 @@ use crate::failover::{State, Verdict};
 use crate::health::{self, Finding};
 use crate::instance::{Instance, Invalid};
 use crate::plan::{Plan, Step};
-use crate::world::{World, is_gated};
+use crate::world::{World, claim_phase, is_gated};
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::jiff::Timestamp;
 
@@ -194,11 +194,7 @@ fn progress(
 
 fn volume_bound(conditions: &mut Conditions, world: &World) {
     let name = &world.instance.claim_name;
-    match world
-        .claim
-        .as_ref()
-        .map(|claim| claim.status.as_ref().and_then(|status| status.phase.as_deref()))
-    {
+    match world.claim.as_ref().map(claim_phase) {
         Some(Some("Bound")) => conditions.set("VolumeBound", TRUE, "Bound", &format!("claim {name} is bound")),
         Some(Some("Lost")) => {
             let message = format!(

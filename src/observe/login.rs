@@ -8,7 +8,6 @@ use kube::runtime::reflector::ObjectRef;
 
 use super::password;
 use crate::context::Context;
-use crate::instance::ENGINE_PORT;
 use crate::login::{Attempt, Target};
 use crate::logins::Ended;
 use crate::scene::{Login, Scene};
@@ -65,12 +64,8 @@ pub async fn log_in(context: &Context, world: &mut World) -> bool {
         && is_due(context.logins.last(&goal.key).as_ref(), &goal)
     {
         let instance = &world.instance;
-        let target = Target {
-            host,
-            port: u16::try_from(ENGINE_PORT).expect("the engine's port fits"),
-            // without a usable password a login still tells whether the engine lives: a refusal is an answer
-            password: password::usable(context, world).unwrap_or_default(),
-        };
+        // without a usable password a login still tells whether the engine lives: a refusal is an answer
+        let target = Target::engine_at(host, password::usable(context, world).unwrap_or_default());
         let of = ObjectRef::new(&instance.name).within(&instance.namespace);
         context.logins.log_in(of, &instance.uid, &goal.key, target).await;
         recall(context, world);

@@ -7,7 +7,7 @@ use super::conditions::{FALSE, TRUE, UNKNOWN};
 use crate::instance::exceeds;
 use crate::scene::Login;
 use crate::space::{LITTLE_PERCENT, Space, Told};
-use crate::world::World;
+use crate::world::{World, claim_phase, requested_storage};
 
 /// Status, reason, message.
 pub type Said = (&'static str, &'static str, String);
@@ -68,7 +68,7 @@ fn space_left(world: &World, space: Space) -> Said {
 /// `VolumeResizing`. The driver's own words stay on the claim: many name each of their attempts anew.
 pub fn resizing(world: &World) -> Said {
     let name = &world.instance.claim_name;
-    let Some(claim) = world.claim.as_ref().filter(|claim| is_bound(claim)) else {
+    let Some(claim) = world.claim.as_ref().filter(|claim| claim_phase(claim) == Some("Bound")) else {
         return said(
             FALSE,
             "NoVolume",
@@ -76,7 +76,7 @@ pub fn resizing(world: &World) -> Said {
         );
     };
     let size = |quantity: Option<&Quantity>| quantity.map_or("an unknown size", |quantity| &quantity.0).to_owned();
-    let (requested, capacity) = (requested(claim), capacity(claim));
+    let (requested, capacity) = (requested_storage(claim), capacity(claim));
     let wanted = world.instance.size.as_ref().filter(|_| world.instance.claim_is_ours);
     let wants_more = requested.is_some_and(|requested| wanted.is_some_and(|wanted| exceeds(wanted, requested)));
     if let Some(words) = world.expansion_refused.as_ref().filter(|_| wants_more) {
@@ -118,21 +118,6 @@ pub fn resizing(world: &World) -> Said {
     }
     let message = format!("{grows}: if this lasts, `kubectl describe pvc {name}` shows what the driver's resizer says");
     said(TRUE, "Resizing", message)
-}
-
-fn is_bound(claim: &PersistentVolumeClaim) -> bool {
-    claim.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound")
-}
-
-fn requested(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
-    claim
-        .spec
-        .as_ref()?
-        .resources
-        .as_ref()?
-        .requests
-        .as_ref()?
-        .get("storage")
 }
 
 fn capacity(claim: &PersistentVolumeClaim) -> Option<&Quantity> {
