@@ -225,7 +225,7 @@ fn is_given_up(scene: &Scene, rules: Rules, node: &str) -> bool {
     };
     // one without a Lease of its own says nothing this way
     let heard_of = facts.lease_unchanged.is_none() || was_heard_of(lease, facts);
-    revokes(scene, rules) && scene.fast_detach && !heard_of
+    revokes(scene, rules) && scene.fast_detach && !(heard_of && rules.has(Rule::GivenUpIsUnheard))
 }
 
 /// Whether a node has renewed its own Lease since the database renewed its for the last time, and not in the moment between that and the fault.

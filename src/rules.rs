@@ -89,6 +89,12 @@ rules! {
     StatusIsDetached,
     /// E3: only for a driver whose detach proves something.
     ClassIsProof,
+    /// E2 to E5: not for a node that gives signs of life and was not given up; it says itself when it has let go.
+    AliveReleasesItself,
+    /// A node that was given up and was heard of since is back.
+    HeardIsBack,
+    /// Only a node that was not heard of since its database stopped renewing is given up before it is silent.
+    GivenUpIsUnheard,
     /// E4: a missing Node object counts only if it was a cloud provider's machine.
     GoneIsProvided,
     /// E5: the word of a human names the pod of record.
@@ -97,6 +103,12 @@ rules! {
     WordAgainstLife,
     /// A record without a node: every node is a candidate.
     UnseenIsAnywhere,
+    /// What was lost with a proof needs no other one only while it is silent.
+    StillLost,
+    /// And while it has no attachment.
+    LostIsDetached,
+    /// And, where the record names no node, while it does not list the volume as in use.
+    LostIsUnused,
     /// A node that lists the volume in use beside the record gives it back first.
     NoUseBeside,
     /// A volume that is attached to a third node was used there.

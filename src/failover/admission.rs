@@ -150,12 +150,14 @@ fn proven(scene: &Scene, rules: Rules, holder: &Holder) -> Result<Option<Evidenc
 /// kept off it, and what was called lost since was so with a proof. Nothing has changed while it is silent, does not list the volume, and has no
 /// attachment: the same proof need not be given (by a human, perhaps) once more.
 fn is_settled(scene: &Scene, rules: Rules, node: &str) -> bool {
-    stays_lost(scene, rules, node) && !scene.in_use(node)
+    stays_lost(scene, rules, node) && !(scene.in_use(node) && rules.has(Rule::LostIsUnused))
 }
 
 /// Lost, not heard of since, and without an attachment.
 fn stays_lost(scene: &Scene, rules: Rules, node: &str) -> bool {
-    scene.claim.has_lost(node) && scene.pulse(node) != Pulse::Alive && is_detached(scene, rules, node)
+    let is_back = scene.pulse(node) == Pulse::Alive && rules.has(Rule::StillLost);
+    let is_attached = !is_detached(scene, rules, node) && rules.has(Rule::LostIsDetached);
+    scene.claim.has_lost(node) && !is_back && !is_attached
 }
 
 fn orphaned_attachments(scene: &Scene) -> impl Iterator<Item = &str> {

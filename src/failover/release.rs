@@ -98,7 +98,8 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
         return Ok(Evidence::GuardStopped);
     }
     // a node that renews its Lease is not dead, whoever says so
-    let alive = pulse == Pulse::Alive && !was_given_up(scene, rules, right, node);
+    let alive =
+        pulse == Pulse::Alive && !was_given_up(scene, rules, right, node) && rules.has(Rule::AliveReleasesItself);
     if alive && (rules.has(Rule::WordAgainstLife) || !is_confirmed(scene, rules, holder, node)) {
         return node_released(scene, rules, holder, node, of_lease);
     }
@@ -172,7 +173,8 @@ fn was_given_up(scene: &Scene, rules: Rules, right: Right, node: &str) -> bool {
         .is_none_or(|unchanged| unchanged < lease.unchanged);
     let lost = scene.claim.has_lost(node);
     let may_be = matches!(right, Right::Sealed(_)) && revokes(scene, rules) && scene.fast_detach;
-    lost && may_be && !renewed && !facts.renewed_since_release && !scene.has_reported(node)
+    let is_back = renewed || facts.renewed_since_release || scene.has_reported(node);
+    lost && may_be && !(is_back && rules.has(Rule::HeardIsBack))
 }
 
 pub(super) fn is_detached(scene: &Scene, rules: Rules, node: &str) -> bool {

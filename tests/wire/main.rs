@@ -9,6 +9,7 @@ mod shop;
 
 mod acts;
 mod children;
+mod ended;
 mod guards;
 mod order;
 mod templates;

@@ -100,15 +100,15 @@ impl Model {
             }
             // whoever deletes a Node has not just seen a pod placed there: the operator has written down where it is
             Fault::DeleteNode(node) if has(world.api.objects, node) && world.placement_is_recorded() => {
-                world.api.objects &= !(1 << node);
+                world.remove_node(node);
+            }
+            Fault::MachineGoes(node) if has(world.api.objects, node) && world.placement_is_recorded() => {
+                world.power_off(node);
+                world.remove_node(node);
+            }
+            Fault::Taint(node) if machine(world, node).power == Power::Off && !has(world.api.out_of_service, node) => {
+                world.api.out_of_service |= 1 << node;
                 world.touch(Object::Node(node), None);
-                // the garbage collector of pods
-                for pod in pods()
-                    .filter(|pod| world.pod(*pod).node == Some(node))
-                    .collect::<Vec<_>>()
-                {
-                    world.remove_pod(pod);
-                }
             }
             Fault::DeleteAttachment(node) if world.attachment(node) == Attachment::Attached => {
                 world.api.attachments[usize::from(node)] = Attachment::Detaching;
@@ -159,6 +159,18 @@ impl World {
     fn placement_is_recorded(&self) -> bool {
         let noted = |pod: PodId| self.api.claim.holder == Some((pod, self.pod(pod).node));
         pods().all(|pod| self.pod(pod).node.is_none() || noted(pod))
+    }
+
+    fn remove_node(&mut self, node: NodeId) {
+        self.api.objects &= !(1 << node);
+        self.touch(Object::Node(node), None);
+        // the garbage collector of pods
+        for pod in pods()
+            .filter(|pod| self.pod(*pod).node == Some(node))
+            .collect::<Vec<_>>()
+        {
+            self.remove_pod(pod);
+        }
     }
 
     fn power_off(&mut self, node: NodeId) {

@@ -30,6 +30,10 @@ pub enum Fault {
     Fill(NodeId),
     /// `kubectl delete node`.
     DeleteNode(NodeId),
+    /// A cloud provider's machine is deleted, and then its controller deletes the Node object.
+    MachineGoes(NodeId),
+    /// The taint `node.kubernetes.io/out-of-service` on a node that is off, by a human or a remediation, who forgets it there.
+    Taint(NodeId),
     /// `kubectl delete volumeattachment`.
     DeleteAttachment(NodeId),
     /// `kubectl delete pod`.
@@ -95,6 +99,8 @@ pub struct Scenario {
     pub silent: u8,
     /// What was heard of a node last is older than the last renewal of its database: kubelets renew less often than guards.
     pub rarely_heard: bool,
+    /// The nodes are machines of a cloud provider.
+    pub provided: bool,
     pub start: Start,
     pub faults: &'static [Fault],
     pub budget: u8,
@@ -126,6 +132,7 @@ impl Scenario {
         tick: Duration::from_secs(30),
         silent: 1,
         rarely_heard: false,
+        provided: false,
         start: Start::Running,
         faults: &[],
         budget: 2,

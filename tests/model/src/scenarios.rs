@@ -9,7 +9,7 @@ use sqledge_operator::scene::Proof;
 use crate::scenario::Fault::{
     AnnotateLease, Cordon, Cut, CutFromApi, Delete, DeleteAttachment, DeleteByForce, DeleteLease, DeleteNode, Fill,
     ForeignPodGoes, GuardHeals, GuardIsCut, Hang, HangForGood, Heal, KubeletStarts, KubeletStops, LeaderChanges,
-    OpenByHand, OperatorIsBlind, Pause, PowerOff, PowerOn, Reorder, Restore, Terminate, Wake,
+    MachineGoes, OpenByHand, OperatorIsBlind, Pause, PowerOff, PowerOn, Reorder, Restore, Taint, Terminate, Wake,
 };
 use crate::scenario::{Scenario, Start};
 
@@ -308,6 +308,24 @@ pub const NO_OBJECT: Scenario = Scenario {
     ..SHARED
 };
 
+/// A cloud provider's machine is deleted, whatever the driver is.
+pub const PROVIDED: Scenario = Scenario {
+    name: "provided",
+    provided: true,
+    guarded: true,
+    faults: &[MachineGoes(0), Cut(0), Heal(0), Delete, DeleteByForce],
+    ..SHARED
+};
+
+/// A node is off and said to be out of service, and gets its power back with the taint still on it.
+pub const TAINTED: Scenario = Scenario {
+    name: "tainted",
+    exclusive: true,
+    faults: &[PowerOff(0), PowerOn(0), Taint(0), Pause(0), Wake(0), DeleteByForce],
+    budget: 4,
+    ..SHARED
+};
+
 /// A node that the scheduler finds no room on.
 pub const FULL: Scenario = Scenario {
     name: "full",
@@ -400,6 +418,8 @@ pub const ALL: &[Scenario] = &[
     FOREIGN,
     WORD,
     NO_OBJECT,
+    PROVIDED,
+    TAINTED,
     FULL,
     STOPS,
     RESTORED,

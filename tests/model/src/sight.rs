@@ -90,7 +90,7 @@ impl Decisions {
                 pod: pod_name(pod).into(),
                 node: node.map(|node| node_name(node).into()),
             }),
-            holder_node_is_provided: false,
+            holder_node_is_provided: self.scenario.provided,
             holder_stopped: false,
             avoid: names(api.claim.avoid),
             reports: names(api.claim.noted)
@@ -195,8 +195,8 @@ impl Decisions {
                 scene::NodeReady::True
             },
             schedulable: has(sight.api.schedulable, node),
-            out_of_service: false,
-            is_provided: false,
+            out_of_service: has(sight.api.out_of_service, node),
+            is_provided: self.scenario.provided,
             labels: [("kubernetes.io/hostname".to_owned(), node_name(node).to_owned())].into(),
             volumes_in_use: listed(sight.api.in_use),
             volumes_attached: listed(sight.api.status_attached),

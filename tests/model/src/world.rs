@@ -82,6 +82,8 @@ pub struct Api {
     pub claim: Claim,
     /// `confirm-node-dead`.
     pub word: Option<PodId>,
+    /// The taint `node.kubernetes.io/out-of-service`.
+    pub out_of_service: u8,
 }
 
 /// What a kubelet wants of a pod.
