@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
-use futures::stream::{self, BoxStream, StreamExt as _};
+use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service, ServiceAccount};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::Api;
+use kube::core::DeserializeGuard;
+use kube::core::error_boundary::InvalidObject;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
@@ -19,7 +21,7 @@ use kube::{Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::api::SqlEdgeInstance;
+use crate::api::{SqlEdgeInstance, SqlEdgeInstanceSpec};
 use crate::heartbeats::Heartbeats;
 use crate::observe::renewal_key;
 use crate::world::is_stopped;
@@ -102,19 +104,25 @@ pub fn start(
 ) -> (Caches, Triggers) {
     let ours = || config().labels(OURS);
     let synced = Synced::not_yet();
-    let (instances, instance_events) = reflect::<SqlEdgeInstance>(api(client, namespace), config(), |_| {}, &synced);
-    let (deployments, deployment_events) = reflect::<Deployment>(api(client, namespace), ours(), |_| {}, &synced);
-    let (services, service_events) = reflect::<Service>(api(client, namespace), ours(), |_| {}, &synced);
-    let (claims, claim_events) = reflect::<PersistentVolumeClaim>(api(client, namespace), ours(), |_| {}, &synced);
-    let (pods, pod_events) = reflect::<Pod>(api(client, namespace), ours(), |_| {}, &synced);
-    let (nodes, node_events) = reflect::<Node>(Api::all(client.clone()), config(), prune_node, &synced);
-    let (attachments, attachment_events) =
-        reflect::<VolumeAttachment>(Api::all(client.clone()), config(), |_| {}, &synced);
-    let (accounts, account_events) = reflect::<ServiceAccount>(api(client, namespace), ours(), |_| {}, &synced);
-    let (roles, role_events) = reflect::<Role>(api(client, namespace), ours(), |_| {}, &synced);
-    let (bindings, binding_events) = reflect::<RoleBinding>(api(client, namespace), ours(), |_| {}, &synced);
+    let (instances, instance_events) = reflect(readable(watcher(api(client, namespace), config())), |_| {}, &synced);
+    let (deployments, deployment_events) =
+        reflect(watcher::<Deployment>(api(client, namespace), ours()), |_| {}, &synced);
+    let (services, service_events) = reflect(watcher::<Service>(api(client, namespace), ours()), |_| {}, &synced);
+    let (claims, claim_events) =
+        reflect(watcher::<PersistentVolumeClaim>(api(client, namespace), ours()), |_| {}, &synced);
+    let (pods, pod_events) = reflect(watcher::<Pod>(api(client, namespace), ours()), |_| {}, &synced);
+    let (nodes, node_events) = reflect(watcher(Api::all(client.clone()), config()), prune_node, &synced);
+    let (attachments, attachment_events) = reflect(
+        watcher::<VolumeAttachment>(Api::all(client.clone()), config()),
+        |_| {},
+        &synced,
+    );
+    let (accounts, account_events) =
+        reflect(watcher::<ServiceAccount>(api(client, namespace), ours()), |_| {}, &synced);
+    let (roles, role_events) = reflect(watcher::<Role>(api(client, namespace), ours()), |_| {}, &synced);
+    let (bindings, binding_events) = reflect(watcher::<RoleBinding>(api(client, namespace), ours()), |_| {}, &synced);
     // not the Leases of the whole cluster: only those with our label reach us
-    let (leases, lease_events) = reflect::<Lease>(api(client, namespace), ours(), |_| {}, &synced);
+    let (leases, lease_events) = reflect(watcher::<Lease>(api(client, namespace), ours()), |_| {}, &synced);
 
     let stopped = heartbeats.clone();
     let on_node = instances.clone();
@@ -182,10 +190,37 @@ fn api<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope
     }
 }
 
+/// Without resources that cannot be read, stored when the schema allowed more than it does now, or by somebody who edited the definition: one such
+/// object would fail every list, and so blind the operator to all others. One that was read before stays in the cache as it was.
+fn readable(
+    events: impl Stream<Item = watcher::Result<watcher::Event<DeserializeGuard<SqlEdgeInstance>>>> + Send + 'static,
+) -> impl Stream<Item = watcher::Result<watcher::Event<SqlEdgeInstance>>> + Send + 'static {
+    let read = |DeserializeGuard(read): DeserializeGuard<SqlEdgeInstance>| {
+        read.inspect_err(|InvalidObject { error, metadata }| {
+            let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+            tracing::error!(namespace, name, error, "this SqlEdgeInstance cannot be read and is left alone; correct that field of it");
+        })
+    };
+    let readable = move |event| match event {
+        watcher::Event::Init => Some(watcher::Event::Init),
+        watcher::Event::InitDone => Some(watcher::Event::InitDone),
+        watcher::Event::InitApply(object) => read(object).ok().map(watcher::Event::InitApply),
+        watcher::Event::Apply(object) => read(object).ok().map(watcher::Event::Apply),
+        watcher::Event::Delete(DeserializeGuard(read)) => Some(watcher::Event::Delete(read.unwrap_or_else(|invalid| {
+            // whose it is says enough
+            SqlEdgeInstance {
+                metadata: invalid.metadata,
+                spec: SqlEdgeInstanceSpec::default(),
+                status: None,
+            }
+        }))),
+    };
+    events.filter_map(move |event| std::future::ready(event.map(readable).transpose()))
+}
+
 /// A cache and the stream of everything that touched it, deletions included.
 fn reflect<K>(
-    api: Api<K>,
-    config: watcher::Config,
+    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
     prune: fn(&mut K),
     synced: &Synced,
 ) -> (Store<K>, BoxStream<'static, K>)
@@ -193,7 +228,7 @@ where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
-    let events = watcher(api, config)
+    let events = events
         .default_backoff()
         .modify(move |object| {
             object.managed_fields_mut().clear();
@@ -238,7 +273,7 @@ fn follow_heartbeats(
     client: &Client,
     heartbeats: Arc<Heartbeats>,
     synced: &Synced,
-) -> impl futures::Stream<Item = ()> + Send + 'static {
+) -> impl Stream<Item = ()> + Send + 'static {
     let api: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
     watcher(api, config())
         .default_backoff()
@@ -261,7 +296,7 @@ fn noted(events: BoxStream<'static, Lease>, renewals: Arc<Heartbeats>) -> BoxStr
 }
 
 /// Without the renewals: a guard renews every second or two, and that changes nothing that a pass would do.
-fn more_than_renewals(events: BoxStream<'static, Lease>) -> impl futures::Stream<Item = Lease> + Send + 'static {
+fn more_than_renewals(events: BoxStream<'static, Lease>) -> impl Stream<Item = Lease> + Send + 'static {
     let mut seen: HashMap<ObjectRef<Lease>, Lease> = HashMap::new();
     events.filter(move |lease| {
         let key = ObjectRef::from_obj(lease);

@@ -36,23 +36,28 @@ pub(crate) const RESERVED_ENV: [(&str, &str); 12] = [
 ];
 
 /// The schema of `T` without the descriptions inside it: Kubernetes' own texts are 80 % of the definition's size, and the
-/// full ones do not fit what `kubectl apply` can store.
+/// full ones do not fit what `kubectl apply` can store. Numbers get the bounds of their type.
 pub(super) fn bare<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
-    fn strip(value: &mut Value) {
+    fn tidy(value: &mut Value) {
         match value {
             Value::Object(map) => {
                 // a property may be called `description`; only the text is to go
                 if map.get("description").is_some_and(Value::is_string) {
                     map.remove("description");
                 }
-                map.values_mut().for_each(strip);
+                // the API server takes a format as a remark: it would store what nobody can read
+                if map.get("format").is_some_and(|format| format == "int32") {
+                    map.entry("minimum").or_insert_with(|| i32::MIN.into());
+                    map.entry("maximum").or_insert_with(|| i32::MAX.into());
+                }
+                map.values_mut().for_each(tidy);
             }
-            Value::Array(items) => items.iter_mut().for_each(strip),
+            Value::Array(items) => items.iter_mut().for_each(tidy),
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
     let mut value = generator.subschema_for::<T>().to_value();
-    strip(&mut value);
+    tidy(&mut value);
     value.try_into().expect("a schema without descriptions is a schema")
 }
 

@@ -98,6 +98,8 @@ fn pod(instance: &Instance, rendering: &Rendering) -> PodSpec {
         // it need a list of the namespace's Services.
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
+        // the guard has to be process 1 of its container; said, so that an edit is put right
+        share_process_namespace: Some(false),
         termination_grace_period_seconds: Some(instance.termination_grace_period_seconds),
         init_containers: Some(vec![volume_check(instance, rendering)]),
         containers: vec![engine(instance, rendering)],
