@@ -108,8 +108,11 @@ pub fn start(
     let (deployments, deployment_events) =
         reflect(watcher::<Deployment>(api(client, namespace), ours()), |_| {}, &synced);
     let (services, service_events) = reflect(watcher::<Service>(api(client, namespace), ours()), |_| {}, &synced);
-    let (claims, claim_events) =
-        reflect(watcher::<PersistentVolumeClaim>(api(client, namespace), ours()), |_| {}, &synced);
+    let (claims, claim_events) = reflect(
+        watcher::<PersistentVolumeClaim>(api(client, namespace), ours()),
+        |_| {},
+        &synced,
+    );
     let (pods, pod_events) = reflect(watcher::<Pod>(api(client, namespace), ours()), |_| {}, &synced);
     let (nodes, node_events) = reflect(watcher(Api::all(client.clone()), config()), prune_node, &synced);
     let (attachments, attachment_events) = reflect(
@@ -117,8 +120,11 @@ pub fn start(
         |_| {},
         &synced,
     );
-    let (accounts, account_events) =
-        reflect(watcher::<ServiceAccount>(api(client, namespace), ours()), |_| {}, &synced);
+    let (accounts, account_events) = reflect(
+        watcher::<ServiceAccount>(api(client, namespace), ours()),
+        |_| {},
+        &synced,
+    );
     let (roles, role_events) = reflect(watcher::<Role>(api(client, namespace), ours()), |_| {}, &synced);
     let (bindings, binding_events) = reflect(watcher::<RoleBinding>(api(client, namespace), ours()), |_| {}, &synced);
     // not the Leases of the whole cluster: only those with our label reach us
@@ -195,25 +201,34 @@ fn api<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope
 fn readable(
     events: impl Stream<Item = watcher::Result<watcher::Event<DeserializeGuard<SqlEdgeInstance>>>> + Send + 'static,
 ) -> impl Stream<Item = watcher::Result<watcher::Event<SqlEdgeInstance>>> + Send + 'static {
-    let read = |DeserializeGuard(read): DeserializeGuard<SqlEdgeInstance>| {
-        read.inspect_err(|InvalidObject { error, metadata }| {
-            let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
-            tracing::error!(namespace, name, error, "this SqlEdgeInstance cannot be read and is left alone; correct that field of it");
-        })
+    let read = |DeserializeGuard(read): DeserializeGuard<SqlEdgeInstance>| match read {
+        Ok(instance) => Some(instance),
+        Err(InvalidObject { error, metadata }) => {
+            let (namespace, name) = (metadata.namespace, metadata.name);
+            tracing::error!(
+                namespace,
+                name,
+                error,
+                "this SqlEdgeInstance cannot be read and is left alone; correct that field of it"
+            );
+            None
+        }
     };
     let readable = move |event| match event {
         watcher::Event::Init => Some(watcher::Event::Init),
         watcher::Event::InitDone => Some(watcher::Event::InitDone),
-        watcher::Event::InitApply(object) => read(object).ok().map(watcher::Event::InitApply),
-        watcher::Event::Apply(object) => read(object).ok().map(watcher::Event::Apply),
-        watcher::Event::Delete(DeserializeGuard(read)) => Some(watcher::Event::Delete(read.unwrap_or_else(|invalid| {
-            // whose it is says enough
-            SqlEdgeInstance {
-                metadata: invalid.metadata,
-                spec: SqlEdgeInstanceSpec::default(),
-                status: None,
-            }
-        }))),
+        watcher::Event::InitApply(object) => read(object).map(watcher::Event::InitApply),
+        watcher::Event::Apply(object) => read(object).map(watcher::Event::Apply),
+        watcher::Event::Delete(DeserializeGuard(read)) => {
+            Some(watcher::Event::Delete(read.unwrap_or_else(|invalid| {
+                // whose it is says enough
+                SqlEdgeInstance {
+                    metadata: invalid.metadata,
+                    spec: SqlEdgeInstanceSpec::default(),
+                    status: None,
+                }
+            })))
+        }
     };
     events.filter_map(move |event| std::future::ready(event.map(readable).transpose()))
 }

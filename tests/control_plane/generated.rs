@@ -143,7 +143,11 @@ impl Author {
             return self.absurdity();
         }
         if schema["x-kubernetes-int-or-string"] == true {
-            return if self.chance.percent(50) { self.number(schema) } else { self.text() };
+            return if self.chance.percent(50) {
+                self.number(schema)
+            } else {
+                self.text()
+            };
         }
         if let Some(choices) = schema["enum"].as_array() {
             return self.chance.one_of(choices).clone();
@@ -152,7 +156,9 @@ impl Author {
             Some("object") => self.object(schema),
             Some("array") => {
                 let many = if self.chance.percent(2) { 200 } else { 4 };
-                (0..self.chance.below(many)).map(|_| self.value(&schema["items"])).collect()
+                (0..self.chance.below(many))
+                    .map(|_| self.value(&schema["items"]))
+                    .collect()
             }
             Some("integer" | "number") => self.number(schema),
             Some("boolean") => self.chance.percent(50).into(),
@@ -162,7 +168,11 @@ impl Author {
 
     fn object(&mut self, schema: &Value) -> Value {
         let mut object = Map::new();
-        let required = |key: &String| schema["required"].as_array().is_some_and(|all| all.iter().any(|it| it == key));
+        let required = |key: &String| {
+            schema["required"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|it| it == key))
+        };
         for (key, of) in schema["properties"].as_object().into_iter().flatten() {
             let wanted = if required(key) { 98 } else { self.wordy };
             if self.chance.percent(wanted) {
@@ -186,20 +196,23 @@ impl Author {
 
     fn text(&mut self) -> Value {
         if self.chance.percent(2) {
-            return "x".repeat(*self.chance.one_of(&[63, 64, 253, 254, 1025, 70_000])).into();
+            return "x"
+                .repeat(*self.chance.one_of(&[63, 64, 253, 254, 1025, 70_000]))
+                .into();
         }
         (*self.chance.one_of(WORDS)).into()
     }
 
     fn number(&mut self, schema: &Value) -> Value {
-        let (least, most) = (schema["minimum"].as_f64(), schema["maximum"].as_f64());
+        // written as 1.0
+        let bound = |name: &str| schema[name].as_f64()?.to_string().parse::<i64>().ok();
+        let (least, most) = (bound("minimum"), bound("maximum"));
         let number = *self.chance.one_of(NUMBERS);
-        #[allow(clippy::cast_precision_loss)] // only told from the bounds
-        let fits = least.is_none_or(|least| number as f64 >= least) && most.is_none_or(|most| number as f64 <= most);
+        let fits = least.is_none_or(|least| number >= least) && most.is_none_or(|most| number <= most);
         if fits || self.chance.percent(self.absurd) {
             return number.into();
         }
-        least.map_or(1.into(), |least| json!(least.trunc() as i64))
+        least.unwrap_or(1).into()
     }
 
     fn absurdity(&mut self) -> Value {
@@ -207,7 +220,10 @@ impl Author {
             0 => Value::Null,
             1 => self.chance.percent(50).into(),
             2 => (*self.chance.one_of(NUMBERS)).into(),
-            3 => self.chance.one_of(&[json!(1.5e300), json!(1e20), json!(2.0), json!(u64::MAX)]).clone(),
+            3 => self
+                .chance
+                .one_of(&[json!(1.5e300), json!(1e20), json!(2.0), json!(u64::MAX)])
+                .clone(),
             4 => json!([]),
             5 => json!({}),
             6 => (0..40).fold(json!("deep"), |inner, _| json!({"orders": [inner]})),
@@ -255,7 +271,11 @@ where
 
 async fn child<K>(client: &Client, object: Option<K>, seed: u64) -> usize
 where
-    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + std::fmt::Debug + Serialize + DeserializeOwned,
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+        + Clone
+        + std::fmt::Debug
+        + Serialize
+        + DeserializeOwned,
 {
     let api: Api<K> = Api::namespaced(client.clone(), NAMESPACE);
     match object {

@@ -46,23 +46,39 @@ fn a_resource_that_cannot_be_read_keeps_the_operator_from_no_other() {
             assert!(std::time::Instant::now() < end, "{error}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        let operator = Process::start(Path::new(PRESENT), &at, NAMESPACE, "registry.example/operator:1", &[NAMESPACE]);
+        let operator = Process::start(
+            Path::new(PRESENT),
+            &at,
+            NAMESPACE,
+            "registry.example/operator:1",
+            &[NAMESPACE],
+        );
         // one that is made while it runs, too
         post(&client, &all, &instance(NAMESPACE, &json!({}))).await;
         let deployment = path(NAMESPACE, "apps/v1", "deployments", INSTANCE);
         operator.until(&deployment, Value::is_object).await;
-        assert_eq!(get(&client, &path(NAMESPACE, "apps/v1", "deployments", "odd")).await, None);
+        assert_eq!(
+            get(&client, &path(NAMESPACE, "apps/v1", "deployments", "odd")).await,
+            None
+        );
 
         // what was readable and is edited beyond reading is kept as it was understood last
         let changed = json!({"spec": {"topologySpreadConstraints": [constraint], "terminationGracePeriodSeconds": 7}});
         let resource = path(NAMESPACE, "sqledge.io/v1alpha1", "sqledgeinstances", INSTANCE);
         merge(&client, &resource, &changed).await;
         // put right again, it is followed again, and so is one that never was right
-        merge(&client, &resource, &json!({"spec": {"topologySpreadConstraints": null}})).await;
+        merge(
+            &client,
+            &resource,
+            &json!({"spec": {"topologySpreadConstraints": null}}),
+        )
+        .await;
         let grace = |deployment: &Value| deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 7;
         operator.until(&deployment, grace).await;
         let odd = path(NAMESPACE, "sqledge.io/v1alpha1", "sqledgeinstances", "odd");
         merge(&client, &odd, &json!({"spec": {"topologySpreadConstraints": null}})).await;
-        operator.until(&path(NAMESPACE, "apps/v1", "deployments", "odd"), Value::is_object).await;
+        operator
+            .until(&path(NAMESPACE, "apps/v1", "deployments", "odd"), Value::is_object)
+            .await;
     });
 }

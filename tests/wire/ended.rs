@@ -48,7 +48,10 @@ async fn a_failover_that_ends_is_an_event_with_its_proof_and_counts_by_its_reaso
     };
     assert_eq!(type_, "Normal");
     assert!(note.starts_with("NodeDead: from n0 to n1 in "), "{note}");
-    assert!(note.contains("on StorageRevoked") && note.contains("Detecting 15.0 s"), "{note}");
+    assert!(
+        note.contains("on StorageRevoked") && note.contains("Detecting 15.0 s"),
+        "{note}"
+    );
     let status = sent.iter().find(|sent| sent.path == format!("{INSTANCE}/status"));
     let last = &status.expect("a status").body["status"]["lastFailover"];
     assert_eq!((&last["toNode"], &last["reason"]), (&json!("n1"), &json!("NodeDead")));
@@ -76,7 +79,16 @@ async fn a_failover_that_has_ended_is_told_once() {
     pass(&context, &meeting).await;
     publisher.drain().await;
     let sent = canned.sent();
-    assert!(sent.iter().any(|sent| sent.path == format!("{INSTANCE}/status")), "{sent:#?}");
+    assert!(
+        sent.iter().any(|sent| sent.path == format!("{INSTANCE}/status")),
+        "{sent:#?}"
+    );
     assert_eq!(events(&sent), []);
-    assert!(!context.metrics.text().expect("a text").contains("sqledge_failovers_total{"));
+    assert!(
+        !context
+            .metrics
+            .text()
+            .expect("a text")
+            .contains("sqledge_failovers_total{")
+    );
 }

@@ -152,7 +152,10 @@ const CONTROLS: &[(&str, Scenario)] = &[
     ("a detach of a revoking driver revokes", all::LYING),
     ("a machine does not sleep through its promise", all::ASLEEP),
     ("a guard stops before the operator takes over", all::TIGHT),
-    ("a write carries the uid and the resourceVersion that it was judged on", all::CARELESS),
+    (
+        "a write carries the uid and the resourceVersion that it was judged on",
+        all::CARELESS,
+    ),
 ];
 
 type Found = Outcome<World, Step>;
@@ -279,9 +282,7 @@ fn long_nothing_breaks_without_an_explained_rule_in_any_scenario() {
         .iter()
         .flat_map(|(rule, ..)| all::ALL.iter().map(move |scenario| (*rule, *scenario)))
         .collect();
-    let found = each(&cases, |(rule, scenario)| {
-        run(*scenario, Rules::all().without(*rule))
-    });
+    let found = each(&cases, |(rule, scenario)| run(*scenario, Rules::all().without(*rule)));
     let wrong: Vec<String> = cases
         .iter()
         .zip(&found)

@@ -79,8 +79,8 @@ fn killed(lost: &Lost) -> Result<Timestamp> {
         .ok_or_else(|| Error::Broken(format!("the guard did not kill its engine; it said:\n{said}")))
 }
 
-/// Fails unless the engine of a lost pod was killed in time by its own guard, and wrote nothing from then on.
-fn check_killed_by_itself(stage: &Stage, lost: &Lost, cut: Timestamp) -> Result<()> {
+/// Fails unless the engine of a pod was killed in time by its own guard; yields when.
+fn check_killed_in_time(stage: &Stage, lost: &Lost, cut: Timestamp) -> Result<Timestamp> {
     let killed = killed(lost)?;
     stage.note(&format!(
         "the guard of {} killed its engine {:.1} s after the cut",
@@ -90,6 +90,12 @@ fn check_killed_by_itself(stage: &Stage, lost: &Lost, cut: Timestamp) -> Result<
     ensure(killed <= cut + STOPS_AFTER + KILL_BUDGET, || {
         format!("cut off at {cut}, the guard killed its engine only at {killed}")
     })?;
+    Ok(killed)
+}
+
+/// The same, and it must have written nothing from then on.
+fn check_killed_by_itself(stage: &Stage, lost: &Lost, cut: Timestamp) -> Result<()> {
+    let killed = check_killed_in_time(stage, lost, cut)?;
     let written = last_write(stage.lab, lost.watched.volume(), &lost.node)?;
     ensure(written <= killed + KILL_BUDGET, || {
         format!("the engine was killed at {killed}, and its node still wrote at {written}")
@@ -155,17 +161,27 @@ pub fn a_node_asleep_beyond_every_timeout_writes_nothing_when_it_wakes(stage: &S
     renewed.watched.check()
 }
 
-pub fn an_api_server_away_for_a_minute_costs_no_running_database_anything(stage: &Stage) -> Result<()> {
+pub fn an_api_server_away_for_a_minute_stops_only_a_database_that_promised_to_stop(stage: &Stage) -> Result<()> {
     away_for(stage, 1)
 }
 
-pub fn long_an_api_server_away_for_ten_minutes_costs_no_running_database_anything(stage: &Stage) -> Result<()> {
+pub fn long_an_api_server_away_for_ten_minutes_stops_only_a_database_that_promised_to_stop(
+    stage: &Stage,
+) -> Result<()> {
     away_for(stage, 10)
 }
 
 fn away_for(stage: &Stage, minutes: i64) -> Result<()> {
-    let mut watched = Watched::create(stage, "unaware", "")?;
-    let (container, engine, gone) = (watched.container()?, watched.engine()?, Timestamp::now());
+    // renewing or not, where the storage revokes a guard goes on; where nothing else would be a proof it has promised to stop
+    let mut unaware = Watched::create(stage, "unaware", "")?;
+    let mut renewed = Watched::create(stage, "renewed", FAST)?;
+    let promised = format!("storage:\n  storageClassName: {UNLISTED_CLASS}\n{FAST}");
+    let mut promised = Lost::facing(Watched::create(stage, "promised", &promised)?)?;
+    let before = [
+        (unaware.container()?, unaware.engine()?),
+        (renewed.container()?, renewed.engine()?),
+    ];
+    let gone = Timestamp::now();
     stage.lab.bed().stop_api()?;
     let back = gone + SignedDuration::from_mins(minutes);
     until(
@@ -174,46 +190,63 @@ fn away_for(stage: &Stage, minutes: i64) -> Result<()> {
         || Ok(Timestamp::now() >= back),
     )?;
     stage.lab.bed().start_api()?;
-    watched
+    unaware
         .instance
         .apply("service:\n  annotations:\n    example.com/version: later")?;
     until(90, "the operator serves again", || {
-        let service = watched.instance.child("service", "unaware")?;
+        let service = unaware.instance.child("service", "unaware")?;
         Ok(service["metadata"]["annotations"]["example.com/version"] == "later")
     })?;
     // longer than a node's Lease may be silent: nothing is made of the silence of all of them
-    let rows = watched.clients.acknowledged()?;
+    let rows = unaware.clients.acknowledged()?;
     until(
         90,
         "400 more rows",
-        || Ok(watched.clients.acknowledged()? >= rows + 400),
+        || Ok(unaware.clients.acknowledged()? >= rows + 400),
     )?;
-    watched.check_untouched(gone, &container, &engine)?;
-    watched.check()
+    for (watched, (container, engine)) in [&unaware, &renewed].into_iter().zip(&before) {
+        watched.check_untouched(gone, container, engine)?;
+    }
+    let outage = promised.watched.outage(gone, 90)?;
+    stage.note(&format!("the one that stopped was back after {outage:.1} s"));
+    check_killed_in_time(stage, &promised, gone)?;
+    unaware.check()?;
+    renewed.check()?;
+    promised.watched.check()
 }
 
-pub fn long_a_node_without_kubelet_and_container_runtime_keeps_its_databases(stage: &Stage) -> Result<()> {
+pub fn long_a_node_without_its_kubelet_its_container_runtime_or_both_keeps_its_databases(stage: &Stage) -> Result<()> {
     let (mut plain, mut renewed) = side_by_side(stage, ("plain", ""), ("renewed", FAST))?;
     let mut before = Vec::new();
     for lost in [&plain, &renewed] {
         before.push((lost.watched.container()?, lost.watched.engine()?));
     }
-    let (name, fault) = (plain.node.clone(), Timestamp::now());
+    let name = plain.node.clone();
     let node = stage.lab.bed().node(&name)?;
-    for service in ["kubelet", "containerd"] {
-        node.stop_service(service)?;
-    }
-    until(90, &format!("node {name} is called silent"), || {
-        Ok(stage.lab.node_ready(&name)? == "Unknown")
-    })?;
-    for service in ["containerd", "kubelet"] {
-        node.start_service(service)?;
-    }
-    until(90, &format!("node {name} is Ready again"), || {
-        Ok(stage.lab.node_ready(&name)? == "True")
-    })?;
-    for (lost, (container, engine)) in [&plain, &renewed].into_iter().zip(&before) {
-        lost.watched.check_untouched(fault, container, engine)?;
+    // a kubelet without its runtime says so itself
+    for (services, called) in [
+        (&["kubelet"][..], "Unknown"),
+        (&["containerd"], "False"),
+        (&["containerd", "kubelet"], "Unknown"),
+    ] {
+        let fault = Timestamp::now();
+        for service in services {
+            node.stop_service(service)?;
+        }
+        until(
+            90,
+            &format!("node {name} without {services:?} is called {called}"),
+            || Ok(stage.lab.node_ready(&name)? == called),
+        )?;
+        for service in services {
+            node.start_service(service)?;
+        }
+        until(90, &format!("node {name} is Ready again"), || {
+            Ok(stage.lab.node_ready(&name)? == "True")
+        })?;
+        for (lost, (container, engine)) in [&plain, &renewed].into_iter().zip(&before) {
+            lost.watched.check_untouched(fault, container, engine)?;
+        }
     }
     plain.watched.check()?;
     renewed.watched.check()

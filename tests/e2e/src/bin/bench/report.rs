@@ -49,7 +49,7 @@ pub struct Row {
     pub late_writes: usize,
     /// Rows that were acknowledged.
     pub acknowledged_rows: usize,
-    /// The operator's own record of each sample.
+    /// The operator's own record of each sample; null where it has none.
     pub phases: Vec<Value>,
     /// What else is known: what was on the node, what a database hangs in.
     pub remarks: Vec<Value>,
@@ -74,11 +74,7 @@ impl Row {
             wrong_rows: sum(|rows| rows.wrong),
             late_writes: 0,
             acknowledged_rows: sum(|rows| rows.acknowledged),
-            phases: samples
-                .iter()
-                .map(|sample| sample.record.clone())
-                .filter(|record| !record.is_null())
-                .collect(),
+            phases: samples.iter().map(|sample| sample.record.clone()).collect(),
             remarks: samples
                 .into_iter()
                 .map(|sample| sample.remark)

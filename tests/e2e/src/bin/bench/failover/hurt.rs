@@ -51,6 +51,11 @@ impl Fault {
         }
     }
 
+    /// Whether the guard puts it right within the container.
+    pub fn is_of_the_engine(self) -> bool {
+        matches!(self, Self::EngineKilled | Self::EngineHung)
+    }
+
     /// Whether it is done to a node, and so to everything on it.
     pub fn is_of_a_node(self) -> bool {
         match self {

@@ -320,7 +320,9 @@ fn settings() -> Vec<String> {
         "vendor-tuned: tolerations for unreachable and not-ready nodes of 0 s, and tests/e2e/vendor/force-delete.sh"
             .to_owned(),
     );
-    settings.push("status-1s: kubelets with nodeStatusUpdateFrequency 1s".to_owned());
+    settings.push("vendor-plain, vendor-tuned: ten databases on the doomed node, five of each".to_owned());
+    settings.push("status-1s: kubelets with nodeStatusUpdateFrequency 1s, on a cluster of their own".to_owned());
+    settings.push("engine-killed, engine-hung: a fresh pod for each sample of ours".to_owned());
     settings
 }
 
