@@ -296,15 +296,19 @@ fn avoid(annotations: &mut BTreeMap<String, String>, scene: &Scene, holder: &str
     }
 }
 
-/// What a lost node's kubelet had written when it was lost: as it was noted then, or as it stands on the node, where that was read for this act.
-fn report<'a>(scene: &'a Scene, node: &str) -> Option<&'a String> {
-    if scene.claim.has_lost(node) {
-        return scene.claim.reports.get(node);
-    }
+/// What a lost node's kubelet had written when it was lost: as it was noted then, or as it stands on the node, where that was read for this act. A node
+/// that is only silent, and does not have the volume, is noted with nothing, after which anything counts.
+fn report<'a>(scene: &'a Scene, node: &str) -> Option<&'a str> {
+    let report = scene.nodes.get(node)?.report.as_deref();
     let holder = scene.claim.holder.as_ref();
     let of_record = holder.is_some_and(|holder| holder.node.as_deref() == Some(node));
-    let was_read = of_record || scene.attachment(node).is_some();
-    scene.nodes.get(node)?.report.as_ref().filter(|_| was_read)
+    if scene.claim.has_lost(node) {
+        return scene.claim.reports.get(node).map(String::as_str).or(report);
+    }
+    if of_record || scene.attachment(node).is_some() {
+        return report;
+    }
+    (!scene.in_use(node)).then_some("")
 }
 
 /// Adds a node to those that were lost, as a compare-and-swap of the claim.
@@ -419,7 +423,7 @@ mod tests {
         assert_eq!(annotations[AVOID_NODES], lost.join(","));
         assert_eq!(
             annotations[AVOID_REPORTS],
-            "uid-new;again=09:00,attached=10:00,holders=10:00"
+            "uid-new;again=09:00,attached=10:00,holders=10:00,silent=,unknown=10:00"
         );
         avoid(&mut annotations, &scene, "uid-new", &[]);
         assert!(annotations.is_empty(), "{annotations:?}");

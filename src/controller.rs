@@ -13,7 +13,7 @@ use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{applier, controller};
 
-use crate::api::SqlEdgeInstance;
+use crate::api::{SqlEdgeInstance, SqlEdgeInstanceSpec};
 use crate::apply::{self, Applied};
 use crate::context::Context;
 use crate::error::{Error, Result};
@@ -21,6 +21,7 @@ use crate::failover::{self, Act, Verdict};
 use crate::lease;
 use crate::observe::{Observed, forget_password, log_in, look_again, note_refusal, note_release, observe};
 use crate::plan::{self, Plan};
+use crate::readable::Unreadable;
 use crate::report::report;
 use crate::rules::Rules;
 use crate::scene::Holder;
@@ -68,12 +69,41 @@ pub async fn run(context: Arc<Context>, triggers: Triggers, stop: impl Future<Ou
     .for_each(|result| {
         match result {
             Ok(_) => {}
-            Err(controller::Error::ObjectNotFound(gone)) => forget(&watched, &gone),
+            Err(controller::Error::ObjectNotFound(gone)) => match unreadable(&watched, &gone) {
+                Some(unreadable) => tell_unreadable(&watched, unreadable),
+                None => forget(&watched, &gone),
+            },
             Err(error) => tracing::debug!(%error, "pass failed"),
         }
         std::future::ready(())
     })
     .await;
+}
+
+/// What is not in the cache because it cannot be read.
+fn unreadable(context: &Context, instance: &ObjectRef<DynamicObject>) -> Option<Unreadable> {
+    let reference = ObjectRef::new(&instance.name).within(instance.namespace.as_deref()?);
+    context.caches.unreadable.get(&reference)
+}
+
+/// It has no passes: nothing is done for it, and somebody must know.
+fn tell_unreadable(context: &Context, Unreadable { error, metadata }: Unreadable) {
+    if !context.leadership.holds() {
+        return;
+    }
+    let (namespace, name) = (metadata.namespace.clone(), metadata.name.clone());
+    context
+        .metrics
+        .ready(&namespace.unwrap_or_default(), &name.unwrap_or_default(), false);
+    let resource = SqlEdgeInstance {
+        metadata,
+        spec: SqlEdgeInstanceSpec::default(),
+        status: None,
+    };
+    let note = format!("this resource cannot be read, so nothing is done for it, not even a failover: correct {error}");
+    context
+        .events
+        .publish(&resource, EventType::Warning, "Unreadable", &note);
 }
 
 /// A resource is gone: so is what was remembered for it.

@@ -28,6 +28,7 @@ pub mod observe;
 pub mod operator;
 pub mod password;
 pub mod plan;
+pub mod readable;
 pub mod report;
 pub mod rules;
 pub mod scene;

@@ -290,10 +290,12 @@ fn claim_rival(context: &Context, instance: &Instance, claim: Option<&Persistent
         .labels()
         .get("app.kubernetes.io/instance")
         .filter(|name| **name != instance.name)?;
-    let rival = context
-        .caches
-        .instances
-        .get(&ObjectRef::new(name).within(&instance.namespace))?;
-    let uses = Instance::parse(&rival).is_ok_and(|rival| rival.claim_name == instance.claim_name);
+    let reference = ObjectRef::new(name).within(&instance.namespace);
+    let caches = &context.caches;
+    // one that cannot be understood at the moment may have been what filled the volume
+    let uses = match caches.instances.get(&reference) {
+        Some(rival) => Instance::parse(&rival).map_or(true, |rival| rival.claim_name == instance.claim_name),
+        None => caches.unreadable.get(&reference).is_some(),
+    };
     uses.then(|| name.clone())
 }

@@ -320,13 +320,13 @@ impl Scene {
     }
 
     /// Nodes on which an earlier engine may still run, although it can write no more: a pod that is placed there would give it the volume back.
+    /// That the node's own Lease is renewed is not asked for once its kubelet has reported: a pod that is replaced every few seconds would never see that.
     /// One that was lost stays lost until it was heard of again without the volume, however many pods were let in meanwhile.
     pub fn lost_nodes(&self) -> Vec<String> {
         let holder = self.claim.holder.as_ref().and_then(|holder| holder.node.as_deref());
         let holder = holder.filter(|node| self.pulse(node) != Pulse::Alive);
         let earlier = self.claim.avoid.iter().map(String::as_str);
-        let renewed = |node: &str| self.nodes.get(node).is_some_and(|facts| facts.renewed_since_release);
-        let earlier = earlier.filter(|node| !self.is_back(node) || !renewed(node) || !self.has_reported(node));
+        let earlier = earlier.filter(|node| !self.is_back(node) || !self.has_reported(node));
         let lost: BTreeSet<&str> = self.silent_nodes().into_iter().chain(holder).chain(earlier).collect();
         lost.into_iter().map(str::to_owned).collect()
     }
@@ -334,10 +334,15 @@ impl Scene {
     /// Whether what the node lists as in use is its kubelet's own word, although the operator may have taken the volume off that list: it was written
     /// since the release, or since the node was lost, after which nothing is taken off a list that was written again.
     pub fn has_reported(&self, node: &str) -> bool {
-        self.nodes.get(node).is_some_and(|facts| {
-            let lost = self.claim.reports.get(node).zip(facts.report.as_ref());
-            facts.reported_since_release || lost.is_some_and(|(then, now)| then != now)
-        })
+        let facts = self.nodes.get(node);
+        facts.is_some_and(|facts| facts.reported_since_release) || self.has_reported_since_lost(node)
+    }
+
+    /// The same by the claim's note alone, which outlives every pod.
+    pub fn has_reported_since_lost(&self, node: &str) -> bool {
+        let now = self.nodes.get(node).and_then(|facts| facts.report.as_ref());
+        let noted = self.claim.reports.get(node).zip(now);
+        noted.is_some_and(|(then, now)| then != now)
     }
 
     /// A node that was lost lives, and no earlier engine has the volume there.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use futures::channel::mpsc;
 use futures::stream::{self, BoxStream, Stream, StreamExt as _};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
@@ -12,18 +13,16 @@ use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, Service, Serv
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
 use k8s_openapi::api::storage::v1::VolumeAttachment;
 use kube::api::Api;
-use kube::core::DeserializeGuard;
-use kube::core::error_boundary::InvalidObject;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use crate::api::{SqlEdgeInstance, SqlEdgeInstanceSpec};
+use crate::api::SqlEdgeInstance;
 use crate::heartbeats::Heartbeats;
 use crate::observe::renewal_key;
+use crate::readable::{Readable, UnreadableInstances, readable};
 use crate::world::is_stopped;
 
 /// Namespace of the nodes' heartbeats.
@@ -38,8 +37,10 @@ const WATCH_SECONDS: u32 = 50;
 /// In-memory copies of what an ordinary pass reads.
 #[derive(Clone)]
 pub struct Caches {
-    /// All instances.
+    /// All instances, those that cannot be read any more as they were before.
     pub instances: Store<SqlEdgeInstance>,
+    /// Which those are, and those that never could.
+    pub unreadable: UnreadableInstances,
     /// Our Deployments.
     pub deployments: Store<Deployment>,
     /// Our Services.
@@ -104,37 +105,38 @@ pub fn start(
 ) -> (Caches, Triggers) {
     let ours = || config().labels(OURS);
     let synced = Synced::not_yet();
-    let (instances, instance_events) = reflect(readable(watcher(api(client, namespace), config())), |_| {}, &synced);
+    let unreadable = UnreadableInstances::default();
+    let (tell, told) = mpsc::unbounded();
+    let follow = unreadable.clone();
+    let resources = watcher(api(client, namespace), config()).inspect(move |event| {
+        if let Some(instance) = follow.follow(event) {
+            // nobody listens once the operator stops
+            let _ = tell.unbounded_send(instance);
+        }
+    });
+    let (instances, instance_events) = reflect::<SqlEdgeInstance>(resources, |_| {}, &synced);
     let (deployments, deployment_events) =
-        reflect(watcher::<Deployment>(api(client, namespace), ours()), |_| {}, &synced);
-    let (services, service_events) = reflect(watcher::<Service>(api(client, namespace), ours()), |_| {}, &synced);
-    let (claims, claim_events) = reflect(
-        watcher::<PersistentVolumeClaim>(api(client, namespace), ours()),
-        |_| {},
-        &synced,
-    );
-    let (pods, pod_events) = reflect(watcher::<Pod>(api(client, namespace), ours()), |_| {}, &synced);
-    let (nodes, node_events) = reflect(watcher(Api::all(client.clone()), config()), prune_node, &synced);
-    let (attachments, attachment_events) = reflect(
-        watcher::<VolumeAttachment>(Api::all(client.clone()), config()),
-        |_| {},
-        &synced,
-    );
-    let (accounts, account_events) = reflect(
-        watcher::<ServiceAccount>(api(client, namespace), ours()),
-        |_| {},
-        &synced,
-    );
-    let (roles, role_events) = reflect(watcher::<Role>(api(client, namespace), ours()), |_| {}, &synced);
-    let (bindings, binding_events) = reflect(watcher::<RoleBinding>(api(client, namespace), ours()), |_| {}, &synced);
+        reflect::<Deployment>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (services, service_events) = reflect::<Service>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (claims, claim_events) =
+        reflect::<PersistentVolumeClaim>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (pods, pod_events) = reflect::<Pod>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (nodes, node_events) = reflect::<Node>(watcher(Api::all(client.clone()), config()), prune_node, &synced);
+    let (attachments, attachment_events) =
+        reflect::<VolumeAttachment>(watcher(Api::all(client.clone()), config()), |_| {}, &synced);
+    let (accounts, account_events) =
+        reflect::<ServiceAccount>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (roles, role_events) = reflect::<Role>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (bindings, binding_events) = reflect::<RoleBinding>(watcher(api(client, namespace), ours()), |_| {}, &synced);
     // not the Leases of the whole cluster: only those with our label reach us
-    let (leases, lease_events) = reflect(watcher::<Lease>(api(client, namespace), ours()), |_| {}, &synced);
+    let (leases, lease_events) = reflect::<Lease>(watcher(api(client, namespace), ours()), |_| {}, &synced);
 
     let stopped = heartbeats.clone();
     let on_node = instances.clone();
     let on_volume = instances.clone();
     let triggers = stream::select_all([
         instance_events.map(|i| vec![ObjectRef::from_obj(&i)]).boxed(),
+        told.map(|instance| vec![instance]).boxed(),
         deployment_events.map(|o| by_label(&o)).boxed(),
         service_events.map(|o| by_label(&o)).boxed(),
         claim_events.map(|o| by_label(&o)).boxed(),
@@ -167,6 +169,7 @@ pub fn start(
     .boxed();
     let caches = Caches {
         instances,
+        unreadable,
         deployments,
         services,
         claims,
@@ -196,55 +199,20 @@ fn api<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope
     }
 }
 
-/// Without resources that cannot be read, stored when the schema allowed more than it does now, or by somebody who edited the definition: one such
-/// object would fail every list, and so blind the operator to all others. One that was read before stays in the cache as it was.
-fn readable(
-    events: impl Stream<Item = watcher::Result<watcher::Event<DeserializeGuard<SqlEdgeInstance>>>> + Send + 'static,
-) -> impl Stream<Item = watcher::Result<watcher::Event<SqlEdgeInstance>>> + Send + 'static {
-    let read = |DeserializeGuard(read): DeserializeGuard<SqlEdgeInstance>| match read {
-        Ok(instance) => Some(instance),
-        Err(InvalidObject { error, metadata }) => {
-            let (namespace, name) = (metadata.namespace, metadata.name);
-            tracing::error!(
-                namespace,
-                name,
-                error,
-                "this SqlEdgeInstance cannot be read and is left alone; correct that field of it"
-            );
-            None
-        }
-    };
-    let readable = move |event| match event {
-        watcher::Event::Init => Some(watcher::Event::Init),
-        watcher::Event::InitDone => Some(watcher::Event::InitDone),
-        watcher::Event::InitApply(object) => read(object).map(watcher::Event::InitApply),
-        watcher::Event::Apply(object) => read(object).map(watcher::Event::Apply),
-        watcher::Event::Delete(DeserializeGuard(read)) => {
-            Some(watcher::Event::Delete(read.unwrap_or_else(|invalid| {
-                // whose it is says enough
-                SqlEdgeInstance {
-                    metadata: invalid.metadata,
-                    spec: SqlEdgeInstanceSpec::default(),
-                    status: None,
-                }
-            })))
-        }
-    };
-    events.filter_map(move |event| std::future::ready(event.map(readable).transpose()))
-}
-
 /// A cache and the stream of everything that touched it, deletions included.
 fn reflect<K>(
-    events: impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static,
+    events: impl Stream<Item = watcher::Result<watcher::Event<Readable<K>>>> + Send + 'static,
     prune: fn(&mut K),
     synced: &Synced,
 ) -> (Store<K>, BoxStream<'static, K>)
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + Send + Sync + 'static,
 {
     let (store, writer) = reflector::store();
+    let cache = store.clone();
     let events = events
         .default_backoff()
+        .filter_map(move |event| std::future::ready(event.map(|event| readable(&cache, event)).transpose()))
         .modify(move |object| {
             object.managed_fields_mut().clear();
             prune(object);
@@ -289,7 +257,8 @@ fn follow_heartbeats(
     heartbeats: Arc<Heartbeats>,
     synced: &Synced,
 ) -> impl Stream<Item = ()> + Send + 'static {
-    let api: Api<Lease> = Api::namespaced(client.clone(), NODE_LEASES);
+    // that it changes is all that is asked of it
+    let api: Api<Readable<Lease>> = Api::namespaced(client.clone(), NODE_LEASES);
     watcher(api, config())
         .default_backoff()
         .inspect(count_first_list(synced))

@@ -30,6 +30,7 @@ use sqledge_operator::leader::Leadership;
 use sqledge_operator::login::{Attempt, Change, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
+use sqledge_operator::readable::UnreadableInstances;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
 use sqledge_operator::space::{Space, Told};
 use sqledge_operator::watch::{Caches, NODE_LEASES, Synced};
@@ -315,6 +316,7 @@ fn fresh(wire: &Arc<Wire>, state: &Arc<Mutex<State>>, setup: &Setup) -> (Arc<Con
         cluster: Cluster::new(wire.client(), setup.call),
         caches: Caches {
             instances,
+            unreadable: UnreadableInstances::default(),
             deployments,
             services,
             claims,

@@ -18,6 +18,7 @@ use sqledge_operator::leader::Leadership;
 use sqledge_operator::login::{Attempt, Change, Door, Target};
 use sqledge_operator::logins::Logins;
 use sqledge_operator::metrics::Metrics;
+use sqledge_operator::readable::UnreadableInstances;
 use sqledge_operator::settings::{Identity, Settings, Switch, Timing};
 use sqledge_operator::space::Told;
 use sqledge_operator::watch::{Caches, Synced};
@@ -158,6 +159,7 @@ pub fn replica(canned: &Canned, meeting: &Meeting) -> (Arc<Context>, Publisher, 
         cluster: Cluster::new(client.clone(), LONG),
         caches: Caches {
             instances: canned.cache("/apis/sqledge.io/v1alpha1/namespaces/shop/sqledgeinstances"),
+            unreadable: UnreadableInstances::default(),
             deployments: canned.cache("/apis/apps/v1/namespaces/shop/deployments"),
             services: canned.cache("/api/v1/namespaces/shop/services"),
             claims: canned.cache("/api/v1/namespaces/shop/persistentvolumeclaims"),

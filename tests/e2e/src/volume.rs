@@ -54,18 +54,26 @@ pub fn last_write(lab: &Lab, volume: &str, node: &str) -> Result<Timestamp> {
 
 /// What the API server granted the operator about a failover of one pod, in the order in which it was asked.
 pub struct Fencing {
+    /// The Lease was sealed against the old pod.
+    pub sealed: String,
     /// The old pod was deleted without grace.
     pub pod_deleted: String,
     /// The volume left the dead node's list of volumes in use (or its attachment was deleted).
     pub detach_asked: String,
     /// The attachment to the dead node was gone.
     pub attachment_gone: String,
+    /// The Lease named the new pod.
+    pub named: String,
     /// The new pod's gate was opened.
     pub gate_opened: String,
 }
 
+/// Name and UID of a pod.
+pub type PodId<'a> = (&'a str, &'a str);
+
 /// Reads the order of fencing from the audit log: all times are the API server's own.
-pub fn fencing(lab: &Lab, old_pod: &str, new_pod: &str, node: &str, volume: &str) -> Result<Fencing> {
+pub fn fencing(lab: &Lab, old: PodId, new: PodId, node: &str, volume: &str) -> Result<Fencing> {
+    let ((old_pod, old_uid), (new_pod, new_uid)) = (old, new);
     let log = lab.bed().audit_log()?;
     let granted: Vec<&AuditEvent> = log
         .iter()
@@ -85,6 +93,21 @@ pub fn fencing(lab: &Lab, old_pod: &str, new_pod: &str, node: &str, volume: &str
             .map(|event| event.stage_timestamp.clone());
         found.ok_or_else(|| Error::Broken(format!("the audit log does not show that {what}")))
     };
+    let lease_says = |event: &AuditEvent, fits: &dyn Fn(&str) -> bool| {
+        let lease = event.object_ref.as_ref().is_some_and(|o| o.resource == "leases");
+        let body = event.request_object.as_ref();
+        let holder = body.and_then(|body| body["spec"]["holderIdentity"].as_str());
+        by_operator(event) && event.verb == "update" && lease && holder.is_some_and(fits)
+    };
+    let sealed = first(&format!("the Lease was sealed against pod {old_pod}"), &|e| {
+        lease_says(e, &|holder| {
+            let sealed = holder.strip_prefix("sealed/").and_then(|rest| rest.split_once('/'));
+            sealed.is_some_and(|(_, pod)| pod == old_uid)
+        })
+    })?;
+    let named = first(&format!("the Lease named pod {new_pod}"), &|e| {
+        lease_says(e, &|holder| holder == format!("for/{new_uid}"))
+    })?;
     let pod_deleted = first(&format!("the operator deleted pod {old_pod}"), &|e| {
         by_operator(e) && e.verb == "delete" && about(e, "pods", "", old_pod)
     })?;
@@ -104,26 +127,31 @@ pub fn fencing(lab: &Lab, old_pod: &str, new_pod: &str, node: &str, volume: &str
         by_operator(e) && e.verb == "patch" && about(e, "pods", "", new_pod)
     })?;
     Ok(Fencing {
+        sealed,
         pod_deleted,
         detach_asked,
         attachment_gone,
+        named,
         gate_opened,
     })
 }
 
 impl Fencing {
-    /// Fails unless it went: pod, detach, attachment gone, gate.
+    /// Fails unless it went: Lease sealed, pod, detach, attachment gone, Lease for the new pod, gate.
     pub fn check_order(&self) -> Result<()> {
         let Self {
+            sealed,
             pod_deleted,
             detach_asked,
             attachment_gone,
+            named,
             gate_opened,
         } = self;
-        let order = [pod_deleted, detach_asked, attachment_gone, gate_opened];
+        let order = [sealed, pod_deleted, detach_asked, attachment_gone, named, gate_opened];
         ensure(order.is_sorted(), || {
             format!(
-                "fenced in the wrong order: pod deleted {pod_deleted}, detach asked {detach_asked}, attachment gone {attachment_gone}, gate opened {gate_opened}"
+                "fenced in the wrong order: Lease sealed {sealed}, pod deleted {pod_deleted}, detach asked {detach_asked}, attachment gone \
+                 {attachment_gone}, Lease for the new pod {named}, gate opened {gate_opened}"
             )
         })
     }

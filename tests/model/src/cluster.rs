@@ -60,7 +60,10 @@ impl Model {
                     push(Step::StatusIsClean(node), after);
                 }
                 Attachment::Attached
-                    if users().next().is_none() && (!has(world.api.in_use, node) || self.is_forced(world, node)) =>
+                    if users().next().is_none()
+                        && (!has(world.api.in_use, node)
+                            || has(world.api.out_of_service, node)
+                            || self.is_forced(world, node)) =>
                 {
                     *attachment = Attachment::Detaching;
                     after.api.status_attached &= !bit;

@@ -102,7 +102,7 @@ impl Model {
             Fault::DeleteNode(node) if has(world.api.objects, node) && world.placement_is_recorded() => {
                 world.remove_node(node);
             }
-            Fault::MachineGoes(node) if has(world.api.objects, node) && world.placement_is_recorded() => {
+            Fault::MachineGoes(node) if has(world.api.objects, node) => {
                 world.power_off(node);
                 world.remove_node(node);
             }

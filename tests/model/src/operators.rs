@@ -181,11 +181,11 @@ impl Model {
 }
 
 impl Claim {
-    /// Other nodes are to be avoided; of those that are new the last report is noted, where it was read.
+    /// Other nodes are to be avoided; of those that are new and may have the volume the last report is noted, of the others any counts.
     fn note(&mut self, avoid: u8, read: u8, spoke: u8) {
         let new = avoid & !self.avoid;
-        self.noted = self.noted & avoid | new & read;
-        self.spoke = self.spoke & avoid | new & read & spoke;
+        self.noted = self.noted & avoid | new;
+        self.spoke = self.spoke & avoid | new & (spoke | !read);
         self.avoid = avoid;
     }
 }

@@ -308,7 +308,7 @@ pub const NO_OBJECT: Scenario = Scenario {
     ..SHARED
 };
 
-/// A cloud provider's machine is deleted, whatever the driver is.
+/// A cloud provider's machine is deleted, and nothing is known about the driver.
 pub const PROVIDED: Scenario = Scenario {
     name: "provided",
     provided: true,

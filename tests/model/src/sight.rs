@@ -194,7 +194,7 @@ impl Decisions {
             } else {
                 scene::NodeReady::True
             },
-            schedulable: has(sight.api.schedulable, node),
+            schedulable: has(sight.api.schedulable, node) && !has(sight.api.out_of_service, node),
             out_of_service: has(sight.api.out_of_service, node),
             is_provided: self.scenario.provided,
             labels: [("kubernetes.io/hostname".to_owned(), node_name(node).to_owned())].into(),
@@ -276,6 +276,7 @@ impl World {
         let used = |other: PodId| self.pod(other).there && self.pod(other).node.is_some();
         has(self.api.objects, node)
             && has(self.api.schedulable, node)
+            && !has(self.api.out_of_service, node)
             && !self.node(node).full
             && object.pin.is_none_or(|pin| pin == node)
             && !has(object.avoids, node)

@@ -260,7 +260,8 @@ impl World {
         nodes().any(|number| {
             let node = self.node(number);
             let works = node.power == Power::Up && !node.kubelet_stopped && node.link == Link::Full && !node.guard_cut;
-            works && !node.full && has(self.api.schedulable & self.api.objects, number)
+            let takes = self.api.schedulable & self.api.objects & !self.api.out_of_service;
+            works && !node.full && has(takes, number)
         })
     }
 }

@@ -64,10 +64,12 @@ impl<'a> Lost<'a> {
             record["evidence"],
             phases(&record)
         ));
+        let pod = instance.pod()?;
+        let text = |key: &str| pod["metadata"][key].as_str().unwrap_or_default();
         let fencing = volume::fencing(
             stage.lab,
-            &self.pod,
-            &instance.pod_name()?,
+            (&self.pod, &self.pod_uid),
+            (text("name"), text("uid")),
             &self.node,
             self.watched.volume(),
         )?;

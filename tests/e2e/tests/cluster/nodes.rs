@@ -29,6 +29,24 @@ pub fn a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight(stage
     lost.watched.check()
 }
 
+/// What was lost is left again by the note of the claim alone: a node that came back may be the only one left, and is wanted at once.
+pub fn long_each_node_may_lose_power_in_turn_and_the_last_failover_is_as_fast_as_the_first(
+    stage: &Stage,
+) -> Result<()> {
+    let mut watched = Watched::create(stage, "hunted", "")?;
+    for _ in 0..5 {
+        let lost = Lost::without_power(stage, watched)?;
+        lost.await_elsewhere(stage, 90)?;
+        stage.lab.bed().node(&lost.node)?.power_on()?;
+        until(90, &format!("node {} is Ready again", lost.node), || {
+            Ok(stage.lab.node_ready(&lost.node)? == "True")
+        })?;
+        operator::await_rollout(stage.lab)?;
+        watched = lost.watched;
+    }
+    watched.check()
+}
+
 /// Two nodes are often all there are.
 pub fn long_a_node_that_was_lost_may_have_its_database_again(stage: &Stage) -> Result<()> {
     let mut lost = Lost::without_power(stage, Watched::create(stage, "homesick", "")?)?;
@@ -121,7 +139,7 @@ fn detach_held_back(stage: &Stage, seconds: u16) -> Result<()> {
     let said = lost.watched.instance.await_condition("FailoverInProgress", 120, |it| {
         it.status == "True" && it.reason == "Detaching" && it.message.contains("the driver answers: ")
     })?;
-    for words in [lost.node.as_str(), "mode fail is set"] {
+    for words in [&format!("from node {}", lost.node), "mode fail is set"] {
         ensure(said.message.contains(words), || {
             format!("the status does not say \"{words}\": {}", said.message)
         })?;

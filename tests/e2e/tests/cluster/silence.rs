@@ -68,20 +68,22 @@ fn side_by_side<'a>(stage: &Stage<'a>, one: (&str, &str), other: (&str, &str)) -
     Ok((Lost::facing(one)?, Lost::facing(other)?))
 }
 
-/// When the guard of a lost pod says it has killed its engine.
-fn killed(lost: &Lost) -> Result<Timestamp> {
+/// When the guard of a pod says it has killed its engine, after a fault.
+fn killed(lost: &Lost, cut: Timestamp) -> Result<Timestamp> {
     let said = lost
         .watched
         .instance
         .said_on_node(&lost.node, &lost.pod, &lost.pod_uid)?;
-    let line = said.lines().find(|line| line.contains("killed the engine: Lease"));
-    line.and_then(|line| line.split(' ').next()?.parse().ok())
+    let lines = said.lines().filter(|line| line.contains("killed the engine: Lease"));
+    lines
+        .filter_map(|line| line.split(' ').next()?.parse().ok())
+        .find(|killed| *killed >= cut)
         .ok_or_else(|| Error::Broken(format!("the guard did not kill its engine; it said:\n{said}")))
 }
 
 /// Fails unless the engine of a pod was killed in time by its own guard; yields when.
 fn check_killed_in_time(stage: &Stage, lost: &Lost, cut: Timestamp) -> Result<Timestamp> {
-    let killed = killed(lost)?;
+    let killed = killed(lost, cut)?;
     stage.note(&format!(
         "the guard of {} killed its engine {:.1} s after the cut",
         lost.pod,
@@ -93,7 +95,7 @@ fn check_killed_in_time(stage: &Stage, lost: &Lost, cut: Timestamp) -> Result<Ti
     Ok(killed)
 }
 
-/// The same, and it must have written nothing from then on.
+/// Fails unless the engine of a lost pod was killed in time by its own guard, and wrote nothing from then on.
 fn check_killed_by_itself(stage: &Stage, lost: &Lost, cut: Timestamp) -> Result<()> {
     let killed = check_killed_in_time(stage, lost, cut)?;
     let written = last_write(stage.lab, lost.watched.volume(), &lost.node)?;
@@ -189,6 +191,8 @@ fn away_for(stage: &Stage, minutes: i64) -> Result<()> {
         "the time without an API server is over",
         || Ok(Timestamp::now() >= back),
     )?;
+    // read from its node, before an operator could replace the pod
+    check_killed_in_time(stage, &promised, gone)?;
     stage.lab.bed().start_api()?;
     unaware
         .instance
@@ -209,7 +213,6 @@ fn away_for(stage: &Stage, minutes: i64) -> Result<()> {
     }
     let outage = promised.watched.outage(gone, 90)?;
     stage.note(&format!("the one that stopped was back after {outage:.1} s"));
-    check_killed_in_time(stage, &promised, gone)?;
     unaware.check()?;
     renewed.check()?;
     promised.watched.check()
