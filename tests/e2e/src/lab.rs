@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testbed::Testbed;
 
 use crate::{
@@ -135,12 +135,50 @@ impl Lab {
     }
 
     /// Keeps new pods off all nodes but one, until [`Lab::open_all_nodes`].
+    ///
+    /// Waits until the scheduler knows: its watch of nodes is an own one, and after an API server that was away it can be half a minute
+    /// behind the watch of pods.
     pub fn only_node(&self, name: &str) -> Result<()> {
         for node in self.bed.nodes() {
             let node = node.id().to_string();
             self.kubectl(&[if node == name { "uncordon" } else { "cordon" }, &node])?;
         }
-        Ok(())
+        until(
+            60,
+            &format!("the scheduler places no pod on a node other than {name}"),
+            || self.scheduler_refuses_other_nodes(name),
+        )
+    }
+
+    /// Asks the scheduler by a pod that may run on any node but this one.
+    fn scheduler_refuses_other_nodes(&self, name: &str) -> Result<bool> {
+        let elsewhere =
+            json!({"matchExpressions": [{"key": "kubernetes.io/hostname", "operator": "NotIn", "values": [name]}]});
+        let affinity = json!({"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [elsewhere]}});
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"generateName": "placement-probe-", "namespace": "default"},
+            "spec": {
+                "affinity": {"nodeAffinity": affinity},
+                "automountServiceAccountToken": false,
+                "containers": [{"name": "none", "image": ENGINE_IMAGE, "command": ["/never-started"]}],
+                "terminationGracePeriodSeconds": 0,
+            },
+        });
+        let made = ["create", "--filename=-", "--output=name"];
+        let made = self.bed.kubectl_with_input(&made, &pod.to_string())?;
+        let made = made.trim();
+        let refused = until(10, &format!("the scheduler has judged {made}"), || {
+            let text = self.kubectl(&["get", made, "--namespace=default", "--output=json"])?;
+            let pod: Value = serde_json::from_str(&text).map_err(Error::malformed(made.to_owned()))?;
+            let conditions = pod["status"]["conditions"].as_array();
+            let mut conditions = conditions.into_iter().flatten();
+            let placed = conditions.find(|condition| condition["type"] == "PodScheduled");
+            Ok(placed.map(|placed| placed["status"] == "False"))
+        });
+        self.kubectl(&["delete", made, "--namespace=default", "--force", "--wait=false"])?;
+        refused
     }
 
     /// Lets pods on all nodes.
