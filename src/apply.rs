@@ -23,7 +23,7 @@ use crate::password;
 use crate::plan::Step;
 use crate::scene::{Holder, Scene};
 use crate::world::{
-    AVOID_NODES, AVOID_REPORTS, EPOCH, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World,
+    AVOID_BOOTS, AVOID_NODES, EPOCH, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, World,
 };
 
 /// What came of the steps of a plan.
@@ -280,14 +280,14 @@ fn lost_nodes(scene: &Scene, placed_on: Option<&str>) -> Vec<String> {
     }
 }
 
-/// Writes down which nodes were lost, and what their kubelets had written by then.
+/// Writes down which nodes were lost, and how their machines had started.
 fn avoid(annotations: &mut BTreeMap<String, String>, scene: &Scene, holder: &str, lost: &[String]) {
-    let reports: Vec<String> = lost
+    let boots: Vec<String> = lost
         .iter()
-        .filter_map(|node| Some(format!("{node}={}", report(scene, node)?)))
+        .filter_map(|node| Some(format!("{node}={}", boot(scene, node)?)))
         .collect();
-    let reports = format!("{holder};{}", reports.join(","));
-    for (key, value) in [(AVOID_NODES, lost.join(",")), (AVOID_REPORTS, reports)] {
+    let boots = format!("{holder};{}", boots.join(","));
+    for (key, value) in [(AVOID_NODES, lost.join(",")), (AVOID_BOOTS, boots)] {
         if lost.is_empty() {
             annotations.remove(key);
         } else {
@@ -296,17 +296,16 @@ fn avoid(annotations: &mut BTreeMap<String, String>, scene: &Scene, holder: &str
     }
 }
 
-/// What a lost node's kubelet had written when it was lost: as it was noted then, or as it stands on the node, where that was read for this act. A node
-/// that is only silent, and does not have the volume, is noted with nothing, after which anything counts.
-fn report<'a>(scene: &'a Scene, node: &str) -> Option<&'a str> {
-    let report = scene.nodes.get(node)?.report.as_deref();
+/// How a lost node's machine had started when it was lost: as it stands on the node where that was read for this act, or as it was noted. A node that
+/// is only silent, and does not have the volume, is noted with nothing: it may have it again as soon as it is heard of.
+fn boot<'a>(scene: &'a Scene, node: &str) -> Option<&'a str> {
     let holder = scene.claim.holder.as_ref();
     let of_record = holder.is_some_and(|holder| holder.node.as_deref() == Some(node));
-    if scene.claim.has_lost(node) {
-        return scene.claim.reports.get(node).map(String::as_str).or(report);
-    }
     if of_record || scene.attachment(node).is_some() {
-        return report;
+        return scene.nodes.get(node)?.boot.as_deref();
+    }
+    if scene.claim.has_lost(node) {
+        return scene.claim.boots.get(node).map(String::as_str);
     }
     (!scene.in_use(node)).then_some("")
 }
@@ -317,7 +316,8 @@ async fn lose(cluster: &Cluster, world: &World, node: &str) -> Result<()> {
         return Ok(());
     };
     let scene = &world.scene;
-    let lost: Vec<String> = scene.claim.avoid.iter().cloned().chain([node.to_owned()]).collect();
+    let others = scene.claim.avoid.iter().filter(|lost| *lost != node).cloned();
+    let lost: Vec<String> = others.chain([node.to_owned()]).collect();
     let holder = scene.claim.holder.as_ref().map_or("", |holder| &holder.pod);
     let mut annotations = claim.annotations().clone();
     avoid(&mut annotations, scene, holder, &lost);
@@ -395,35 +395,41 @@ mod tests {
         serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod")
     }
 
-    /// A report that the caches show may be older than the one that the operator's own change of the list came after.
+    /// The caches may show an older start of the machine than the one that had the volume.
     #[test]
-    fn a_lost_node_keeps_the_report_it_was_lost_with_and_a_new_one_is_noted_only_where_it_was_read() {
+    fn a_lost_node_keeps_the_start_it_was_lost_with_and_a_new_one_is_noted_only_where_it_was_read() {
         let mut scene = samples::world(&json!({})).scene;
         let claim = &mut scene.claim;
-        claim.avoid = vec!["again".into(), "unknown".into()];
-        claim.reports = [("again".to_owned(), "09:00".to_owned())].into();
+        claim.avoid = vec!["again".into(), "used".into(), "unknown".into()];
+        claim.boots = [
+            ("again".to_owned(), "zeroth".to_owned()),
+            ("used".to_owned(), String::new()),
+        ]
+        .into();
         claim.holder = Some(Holder {
             pod: "uid-old".into(),
             node: Some("holders".into()),
         });
-        for name in ["again", "unknown", "holders", "silent", "attached"] {
+        for name in ["again", "unknown", "holders", "silent", "attached", "used"] {
             scene.nodes.insert(name.to_owned(), samples::node(name));
         }
-        scene.attachments.push(Attachment {
-            judged: samples::judged("va"),
-            node: "attached".into(),
-            deleting: false,
-            detach_error: None,
-        });
-        let lost: Vec<String> = ["again", "attached", "gone", "holders", "silent", "unknown"]
+        for name in ["attached", "used"] {
+            scene.attachments.push(Attachment {
+                judged: samples::judged("va"),
+                node: name.into(),
+                deleting: false,
+                detach_error: None,
+            });
+        }
+        let lost: Vec<String> = ["again", "attached", "holders", "silent", "unknown", "used"]
             .map(str::to_owned)
             .into();
         let mut annotations = BTreeMap::new();
         avoid(&mut annotations, &scene, "uid-new", &lost);
         assert_eq!(annotations[AVOID_NODES], lost.join(","));
         assert_eq!(
-            annotations[AVOID_REPORTS],
-            "uid-new;again=09:00,attached=10:00,holders=10:00,silent=,unknown=10:00"
+            annotations[AVOID_BOOTS],
+            "uid-new;again=zeroth,attached=first,holders=first,silent=,used=first"
         );
         avoid(&mut annotations, &scene, "uid-new", &[]);
         assert!(annotations.is_empty(), "{annotations:?}");

@@ -25,8 +25,17 @@ struct Book {
     baselines: HashMap<String, HashMap<String, String>>,
     /// Holder pod UID -> when each node's status was written when it was first looked at after that pod was known to be gone.
     reports: HashMap<String, HashMap<String, String>>,
+    /// Claim UID -> lost nodes that were seen without the volume.
+    unlisted: HashMap<String, HashMap<String, Sighting>>,
     /// UIDs of pods whose every container the kubelet reported as ended.
     stopped: HashSet<String>,
+}
+
+/// A state that was seen again and again.
+#[derive(Clone, Copy, Debug)]
+struct Sighting {
+    first: Instant,
+    last: Instant,
 }
 
 #[derive(Debug)]
@@ -136,6 +145,9 @@ impl Heartbeats {
         for beat in book.beats.values_mut() {
             beat.since = beat.since.checked_sub(by).unwrap_or(beat.since);
         }
+        for sighting in book.unlisted.values_mut().flat_map(HashMap::values_mut) {
+            sighting.first = sighting.first.checked_sub(by).unwrap_or(sighting.first);
+        }
     }
 
     /// Notes what the Leases were when a holder's pod was known to be gone; only the first note counts.
@@ -174,6 +186,31 @@ impl Heartbeats {
         }
         let nodes = book.reports.entry(holder.to_owned()).or_default();
         nodes.entry(node.to_owned()).or_insert_with(|| written.to_owned()) != written
+    }
+
+    /// For how long these lost nodes of a claim have been seen heard of and without the volume, no two sights further apart than `gap`. Names all that
+    /// are so now; of one that is not among them it begins anew.
+    #[allow(clippy::disallowed_methods)] // one of the places that may read a clock
+    pub fn unlisted_for(&self, claim: &str, nodes: &[&str], gap: Duration) -> HashMap<String, Duration> {
+        let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        let mut seen = book.unlisted.remove(claim).unwrap_or_default();
+        let still = |sighting: &Sighting| now.duration_since(sighting.last) < gap;
+        let seen: HashMap<String, Sighting> = nodes
+            .iter()
+            .map(|node| {
+                let first = seen.remove(*node).filter(still).map_or(now, |sighting| sighting.first);
+                ((*node).to_owned(), Sighting { first, last: now })
+            })
+            .collect();
+        let times = seen
+            .iter()
+            .map(|(node, sighting)| (node.clone(), now.duration_since(sighting.first)))
+            .collect();
+        if !seen.is_empty() {
+            book.unlisted.insert(claim.to_owned(), seen);
+        }
+        times
     }
 
     /// Notes that the kubelet reported every container of a pod as ended.
@@ -282,6 +319,34 @@ mod tests {
         beats.saw("n1", "9");
         assert!(beats.renewed_since_release("pod", "n1"));
         assert!(!beats.renewed_since_release("pod", "n2"), "a node that was not noted");
+    }
+
+    #[test]
+    fn a_lost_node_settles_only_while_it_is_seen_without_the_volume_again_and_again() {
+        let beats = Heartbeats::default();
+        let gap = Duration::from_secs(60);
+        let hour = Duration::from_secs(3600);
+        let seconds = |nodes: &[&str]| {
+            let times = beats.unlisted_for("claim", nodes, gap);
+            nodes.iter().map(|node| times[*node].as_secs()).collect::<Vec<_>>()
+        };
+        assert_eq!(seconds(&["n1", "n2"]), [0, 0]);
+        beats.age(hour);
+        assert_eq!(seconds(&["n1"]), [3600]);
+        assert_eq!(seconds(&["n1", "n2"]), [3600, 0], "n2 was not so for a moment");
+        assert_eq!(
+            beats.unlisted_for("claim", &["n1"], Duration::ZERO)["n1"].as_secs(),
+            0,
+            "nobody looked for too long"
+        );
+        beats.age(hour);
+        assert_eq!(
+            beats.unlisted_for("other", &["n1"], gap)["n1"].as_secs(),
+            0,
+            "another claim"
+        );
+        assert_eq!(seconds(&[]), [0; 0]);
+        assert_eq!(seconds(&["n1"]), [0]);
     }
 
     #[test]

@@ -125,7 +125,7 @@ impl Parts {
     ) -> Scene {
         let claim = facts::claim(instance, self.claim.as_ref(), &context.heartbeats);
         let holder = claim.holder.as_ref().map(|holder| holder.pod.as_str());
-        Scene {
+        let mut scene = Scene {
             volume: self.volume.clone(),
             pods: self.pods.iter().map(|pod| facts::pod(pod, instance, now)).collect(),
             attachments: self.attachments.iter().filter_map(|a| facts::attachment(a)).collect(),
@@ -145,7 +145,10 @@ impl Parts {
             policy: facts::policy(&instance.failover),
             timing: context.timing,
             claim,
-        }
+        };
+        let claim = self.claim.as_ref().and_then(|claim| claim.uid()).unwrap_or_default();
+        facts::count_from_the_loss(&mut scene, &claim, &context.heartbeats);
+        scene
     }
 
     fn ours(&self, instance: &Instance) -> Vec<Pod> {

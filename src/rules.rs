@@ -69,8 +69,8 @@ rules! {
     NothingAttached,
     /// E0: the node renewed its own Lease after the deletion.
     RenewedSince,
-    /// E0: once a failover has begun, the kubelet has also written its status since.
-    ReportedSince,
+    /// E0: of a node that was lost its list counts once it is its kubelet's own word again.
+    SettledSince,
     /// E0: the node does not list the volume as in use.
     NotInUse,
     /// E0: its attachment is gone.

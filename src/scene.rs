@@ -114,8 +114,9 @@ pub struct Claim {
     pub holder_stopped: bool,
     /// Nodes that were lost, up to the holder's record: see [`Scene::lost_nodes`].
     pub avoid: Vec<String>,
-    /// What their kubelets had written last when they were lost ([`NodeFacts::report`]), as far as it is known.
-    pub reports: BTreeMap<String, String>,
+    /// How their machines had started last when they were lost ([`NodeFacts::boot`]), as far as that is known; empty for one that did not have the
+    /// volume, so that nothing was taken off its list.
+    pub boots: BTreeMap<String, String>,
     /// A node that a pinned pod could not be placed on; it is not tried again for this holder.
     pub pin_refused: Option<String>,
 }
@@ -204,8 +205,11 @@ pub struct NodeFacts {
     /// Its kubelet has written its status after the holder's pod object was seen gone. What the operator took off `volumes_in_use` itself is
     /// listed again then, if it is still mounted.
     pub reported_since_release: bool,
-    /// When its kubelet wrote its status last, by its own clock; only ever compared for being another time.
-    pub report: Option<String>,
+    /// What tells this start of the machine from others (`status.nodeInfo.bootID`).
+    pub boot: Option<String>,
+    /// For how long the operator has heard this node without a break, seen it on the claim's list of lost nodes, and seen its own list without the
+    /// volume.
+    pub unlisted_for: Duration,
     /// Condition Ready.
     pub ready: NodeReady,
     /// Neither cordoned nor tainted against new pods.
@@ -320,29 +324,38 @@ impl Scene {
     }
 
     /// Nodes on which an earlier engine may still run, although it can write no more: a pod that is placed there would give it the volume back.
-    /// That the node's own Lease is renewed is not asked for once its kubelet has reported: a pod that is replaced every few seconds would never see that.
-    /// One that was lost stays lost until it was heard of again without the volume, however many pods were let in meanwhile.
+    /// One that was lost stays lost until it was heard of again without the volume, and for so long that this is its own word, however many pods were
+    /// let in meanwhile.
     pub fn lost_nodes(&self) -> Vec<String> {
         let holder = self.claim.holder.as_ref().and_then(|holder| holder.node.as_deref());
         let holder = holder.filter(|node| self.pulse(node) != Pulse::Alive);
         let earlier = self.claim.avoid.iter().map(String::as_str);
-        let earlier = earlier.filter(|node| !self.is_back(node) || !self.has_reported(node));
+        let earlier = earlier.filter(|node| !self.is_back(node) || !self.has_settled(node));
         let lost: BTreeSet<&str> = self.silent_nodes().into_iter().chain(holder).chain(earlier).collect();
         lost.into_iter().map(str::to_owned).collect()
     }
 
-    /// Whether what the node lists as in use is its kubelet's own word, although the operator may have taken the volume off that list: it was written
-    /// since the release, or since the node was lost, after which nothing is taken off a list that was written again.
-    pub fn has_reported(&self, node: &str) -> bool {
-        let facts = self.nodes.get(node);
-        facts.is_some_and(|facts| facts.reported_since_release) || self.has_reported_since_lost(node)
+    /// Whether it is written down of a node that it was lost with the volume, and in this start of its machine: only then may the volume be taken off
+    /// its list.
+    pub fn is_marked(&self, node: &str) -> bool {
+        let now = self.nodes.get(node).and_then(|facts| facts.boot.as_deref());
+        let noted = self.claim.boots.get(node).map(String::as_str);
+        self.claim.has_lost(node) && noted.is_none_or(|noted| !noted.is_empty() && now.is_none_or(|now| now == noted))
     }
 
-    /// The same by the claim's note alone, which outlives every pod.
-    pub fn has_reported_since_lost(&self, node: &str) -> bool {
-        let now = self.nodes.get(node).and_then(|facts| facts.report.as_ref());
-        let noted = self.claim.reports.get(node).zip(now);
-        noted.is_some_and(|(then, now)| then != now)
+    /// Whether what a lost node lists as in use is its kubelet's own word, although the operator took the volume off that list. A kubelet sends only what
+    /// differs from the Node object in its own cache (Kubernetes 1.34, `tryUpdateNodeStatus`), and that may be the one of before: what it writes first
+    /// after a silence leaves our list as it is. Once its cache has caught up it lists what is still mounted within 10 s. A machine that has started
+    /// again since runs nothing of before, and from a node that did not have the volume nothing was taken.
+    pub fn has_settled(&self, node: &str) -> bool {
+        let Some(facts) = self.nodes.get(node) else {
+            return false;
+        };
+        let noted = self.claim.boots.get(node).map(String::as_str);
+        let has_restarted = noted.zip(facts.boot.as_deref()).is_some_and(|(then, now)| then != now);
+        noted == Some("")
+            || has_restarted
+            || facts.ready != NodeReady::Unknown && facts.unlisted_for >= self.timing.node_settled
     }
 
     /// A node that was lost lives, and no earlier engine has the volume there.

@@ -31,8 +31,8 @@ pub(super) fn unplaced(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
     }
     let stuck = pod.unschedulable_for >= PIN_PATIENCE && !pod.deleting;
     let back = || pod.avoids.iter().filter(|node| scene.is_back(node));
-    // its successor is let in at once, before anything can be heard of since: it would be kept off a lost node again unless that has reported by now
-    let is_free = |node: &&String| !scene.claim.has_lost(node) || scene.has_reported_since_lost(node);
+    // its successor is let in at once, and would be kept off a lost node again unless that has settled by now
+    let is_free = |node: &&String| !scene.claim.has_lost(node) || scene.has_settled(node);
     if let Some(node) = back().find(is_free).filter(|_| stuck) {
         let message = format!("node {node} is back, and pod {name} may not go there and nowhere else; it is replaced");
         return acting(
@@ -44,20 +44,15 @@ pub(super) fn unplaced(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
             },
         );
     }
-    let is_noted = |node: &&String| scene.claim.reports.contains_key(*node);
-    let can_be = |node: &&String| scene.nodes.get(*node).is_some_and(|facts| facts.report.is_some());
-    if let Some(node) = back().find(|node| !is_noted(node) && can_be(node)).filter(|_| stuck)
-        && let Some(holder) = scene.claim.holder.as_ref().filter(|_| pod_of_record_is(scene, pod))
-    {
-        let message = format!("noting what lost node {node} has reported, so that its next report counts");
-        return acting(State::Scheduling, "Recording", message, Act::Record(holder.clone()));
-    }
     let why = pod.unschedulable.as_deref().unwrap_or("no word from it yet");
     let lost = if pod.avoids.is_empty() {
         String::new()
     } else {
         let nodes = pod.avoids.join(", ");
-        format!("; it is kept off {nodes}, lost with the volume, until that is heard of without it")
+        format!(
+            "; it is kept off {nodes}, lost with the volume, until that has started again or is heard of without it for {} s",
+            scene.timing.node_settled.as_secs()
+        )
     };
     let message = format!(
         "pod {name} waits for the scheduler: {why}; check nodeSelector, affinity, tolerations and resources{lost}"

@@ -138,7 +138,7 @@ pub(super) fn released(scene: &Scene, rules: Rules, holder: &Holder, node: &str)
     }
     let attachment = scene.attachment(node).filter(|_| rules.has(Rule::OldIsDetached));
     // the seal says the same, until somebody deletes the Lease: a node that comes back is not believed by halves
-    if attachment.is_some() && !scene.claim.has_lost(node) {
+    if attachment.is_some() && !scene.is_marked(node) {
         let message = format!("writing down that node {node} is lost before the volume is taken from it");
         let act = Act::Lose { node: node.to_owned() };
         // the clock of the fallback begins with the detach itself
@@ -173,7 +173,7 @@ fn was_given_up(scene: &Scene, rules: Rules, right: Right, node: &str) -> bool {
         .is_none_or(|unchanged| unchanged < lease.unchanged);
     let lost = scene.claim.has_lost(node);
     let may_be = matches!(right, Right::Sealed(_)) && revokes(scene, rules) && scene.fast_detach;
-    let is_back = renewed || facts.renewed_since_release || scene.has_reported(node);
+    let is_back = renewed || facts.renewed_since_release || facts.reported_since_release;
     lost && may_be && !(is_back && rules.has(Rule::HeardIsBack))
 }
 
@@ -290,19 +290,22 @@ fn node_released(
             (word, _) => word,
         };
     }
-    // taken away while the node was lost, it stays so, and the next pod is kept off the node until that has reported: which a kubelet does only every
-    // 5 min where nothing has changed on its list
+    // taken away while the node was lost, it stays so, and the next pod is kept off the node until that has settled
     if scene.claim.has_lost(node) && revokes(scene, rules) && !scene.in_use(node) && is_detached(scene, rules, node) {
         return Ok(Evidence::StorageRevoked);
     }
     let renewed = facts.is_some_and(|n| n.renewed_since_release) || !rules.has(Rule::RenewedSince);
-    // once a failover has begun, the operator may have taken the volume off that list itself
-    let taken = matches!(scene.right(&holder.pod, rules), Right::Sealed(_)) || scene.claim.has_lost(node);
-    let reported = !taken || scene.has_reported(node) || !rules.has(Rule::ReportedSince);
-    if scene.in_use(node) && rules.has(Rule::NotInUse) || !renewed || !reported {
-        let lasts = if taken { "; if that lasts, restart the node" } else { "" };
+    if scene.in_use(node) && rules.has(Rule::NotInUse) || !renewed {
+        let message =
+            format!("waiting for node {node} to report that it has unmounted the volume of claim {claim} (every 10 s)");
+        return Err(Box::new(waiting(State::Releasing, "NodeReleasing", message, SOON)));
+    }
+    // the operator may have taken the volume off that list itself
+    let own_word = !scene.claim.has_lost(node) || scene.has_settled(node) || !rules.has(Rule::SettledSince);
+    if !own_word {
         let message = format!(
-            "waiting for node {node} to report that it has unmounted the volume of claim {claim} (every 10 s){lasts}"
+            "node {node} was lost and is back; waiting until it was heard of for {} s without the volume of claim {claim}, or has started again",
+            scene.timing.node_settled.as_secs()
         );
         return Err(Box::new(waiting(State::Releasing, "NodeReleasing", message, SOON)));
     }
@@ -368,7 +371,7 @@ fn detach(scene: &Scene, rules: Rules, node: &str, attachment: &Attachment) -> V
     };
     let overdue = patience.is_zero() || scene.detaching_for.is_some_and(|waited| waited >= patience);
     // a kubelet that writes is back, and what it listed last must stay its own word
-    let is_back = scene.has_reported(node) && rules.has(Rule::ReportedSince);
+    let is_back = facts.is_some_and(|facts| facts.reported_since_release) && rules.has(Rule::SettledSince);
     if overdue {
         let message = format!("deleting the attachment of claim {claim}'s volume to node {node}{refusal}");
         let act = Act::DeleteAttachment {

@@ -75,7 +75,7 @@ fn scene() -> Scene {
             holder_node_is_provided: true,
             holder_stopped: false,
             avoid: Vec::new(),
-            reports: BTreeMap::new(),
+            boots: BTreeMap::new(),
             pin_refused: None,
         },
         volume: Some(Volume {

@@ -17,9 +17,11 @@ use crate::driver_class::{self, DriverClass};
 use crate::heartbeats::Heartbeats;
 use crate::instance::{Failover, Instance};
 use crate::lease::Record;
-use crate::scene::{Attachment, Claim, Holder, LeaseFacts, NodeFacts, NodeReady, PodFacts, Policy, Proof, Volume};
+use crate::scene::{
+    Attachment, Claim, Holder, LeaseFacts, NodeFacts, NodeReady, PodFacts, Policy, Proof, Pulse, Scene, Volume,
+};
 use crate::world::{
-    AVOID_NODES, AVOID_REPORTS, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, annotation, is_finished,
+    AVOID_BOOTS, AVOID_NODES, HOLDER_NODE, HOLDER_NODE_PROVIDED, HOLDER_POD, PIN_REFUSED, annotation, is_finished,
     is_gated,
 };
 
@@ -40,20 +42,18 @@ pub fn avoid(claim: &PersistentVolumeClaim) -> Vec<String> {
     nodes.filter(|node| !node.is_empty()).map(str::to_owned).collect()
 }
 
-/// What their kubelets had written last.
-fn reports(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
+/// How their machines had started.
+fn boots(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
     let current = annotation(claim, HOLDER_POD).unwrap_or_default();
-    let reports = annotation(claim, AVOID_REPORTS).and_then(|text| text.split_once(';'));
-    let reports = reports
-        .filter(|(holder, _)| *holder == current)
-        .map(|(_, reports)| reports);
+    let boots = annotation(claim, AVOID_BOOTS).and_then(|text| text.split_once(';'));
+    let boots = boots.filter(|(holder, _)| *holder == current).map(|(_, boots)| boots);
     let lost = avoid(claim);
-    reports
+    boots
         .into_iter()
-        .flat_map(|reports| reports.split(','))
-        .filter_map(|report| report.split_once('='))
+        .flat_map(|boots| boots.split(','))
+        .filter_map(|boot| boot.split_once('='))
         .filter(|(node, _)| lost.iter().any(|lost| lost == node))
-        .map(|(node, time)| (node.to_owned(), time.to_owned()))
+        .map(|(node, boot)| (node.to_owned(), boot.to_owned()))
         .collect()
 }
 
@@ -77,7 +77,7 @@ pub fn claim(instance: &Instance, claim: Option<&PersistentVolumeClaim>, heartbe
             .and_then(holder)
             .is_some_and(|holder| heartbeats.has_stopped(&holder.pod)),
         avoid: claim.map(avoid).unwrap_or_default(),
-        reports: claim.map(reports).unwrap_or_default(),
+        boots: claim.map(boots).unwrap_or_default(),
         pin_refused: claim
             .and_then(|claim| annotation(claim, PIN_REFUSED))
             .map(str::to_owned),
@@ -199,13 +199,21 @@ pub fn pod(pod: &Pod, instance: &Instance, now: Timestamp) -> PodFacts {
             .and_then(|c| c.last_transition_time.as_ref())
             .map_or(Duration::ZERO, |time| elapsed(time.0, now)),
         has_finalizers: !pod.finalizers().is_empty(),
-        avoids: avoids(spec.affinity.as_ref()),
+        avoids: kept_off(spec.affinity.as_ref(), instance.affinity.as_ref()),
         unschedulable: unschedulable.map(|c| c.message.clone().unwrap_or_default()),
         node_selector,
     }
 }
 
-/// The nodes that an opened gate kept the pod off: what we put into every term.
+/// The nodes that an opened gate kept the pod off, but for those that the resource itself keeps it off.
+fn kept_off(pods: Option<&Affinity>, resources: Option<&Affinity>) -> Vec<String> {
+    let users = avoids(resources);
+    let mut nodes = avoids(pods);
+    nodes.retain(|node| !users.contains(node));
+    nodes
+}
+
+/// What stands in every term where we put it there.
 fn avoids(affinity: Option<&Affinity>) -> Vec<String> {
     let required = affinity.and_then(|affinity| {
         affinity
@@ -250,15 +258,18 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
     let ready = ready.map(|c| c.status);
     let taints = spec.taints.unwrap_or_default();
     let beat = heartbeats.of(&name);
-    let report = reported.as_ref().map(ToString::to_string);
-    let reported = report.clone().unwrap_or_default();
+    let reported = reported.as_ref().map(ToString::to_string).unwrap_or_default();
     let facts = NodeFacts {
         judged: Judged::of(node)?,
         lease_unchanged: beat.map(|beat| beat.unchanged),
         lease_renewed: beat.is_some_and(|beat| beat.renewed),
         reported_since_release: holder
             .is_some_and(|holder| heartbeats.reported_since_release(holder, &name, &reported)),
-        report,
+        boot: status
+            .node_info
+            .map(|info| info.boot_id)
+            .filter(|boot| !boot.is_empty()),
+        unlisted_for: Duration::ZERO,
         renewed_since_release: holder.is_some_and(|holder| heartbeats.renewed_since_release(holder, &name)),
         ready: match ready.as_deref() {
             Some("True") => NodeReady::True,
@@ -281,6 +292,18 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
             .collect(),
     };
     Some((name, facts))
+}
+
+/// Counts for how long lost nodes have been heard of without the volume.
+pub fn count_from_the_loss(scene: &mut Scene, claim: &str, heartbeats: &Heartbeats) {
+    let is_quiet = |node: &&str| scene.pulse(node) == Pulse::Alive && !scene.in_use(node);
+    let quiet: Vec<&str> = scene.claim.avoid.iter().map(String::as_str).filter(is_quiet).collect();
+    let times = heartbeats.unlisted_for(claim, &quiet, scene.timing.node_lease_stale);
+    for (node, time) in times {
+        if let Some(facts) = scene.nodes.get_mut(&node) {
+            facts.unlisted_for = time;
+        }
+    }
 }
 
 /// For how long this process has seen that the volume is being taken from the old node. The time at which that phase began stands in the status, but
@@ -312,21 +335,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_of_lost_nodes_count_for_the_holder_under_which_they_were_noted_and_need_not_be_there() {
+    fn starts_of_lost_nodes_count_for_the_holder_under_which_they_were_noted_and_need_not_be_there() {
         let noted = |annotations: serde_json::Value| {
             let claim = json!({"metadata": {"annotations": annotations}});
             let claim: PersistentVolumeClaim = serde_json::from_value(claim).expect("a claim");
-            (avoid(&claim), reports(&claim))
+            (avoid(&claim), boots(&claim))
         };
-        let (holder, lost, written) = (HOLDER_POD, AVOID_NODES, crate::world::AVOID_REPORTS);
+        let (holder, lost, written) = (HOLDER_POD, AVOID_NODES, crate::world::AVOID_BOOTS);
         let names = |names: &[&str]| -> Vec<String> { names.iter().map(|name| (*name).to_owned()).collect() };
-        let times = |times: &[(&str, &str)]| -> BTreeMap<String, String> {
-            times.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
+        let boots = |boots: &[(&str, &str)]| -> BTreeMap<String, String> {
+            boots.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect()
         };
-        let text = "uid-1;n1=2026-01-01T00:00:00Z,n3=2026-01-01T00:00:05Z";
+        let text = "uid-1;n1=first,n3=second";
         assert_eq!(
             noted(json!({holder: "uid-1", lost: "n1,n2", written: text})),
-            (names(&["n1", "n2"]), times(&[("n1", "2026-01-01T00:00:00Z")]))
+            (names(&["n1", "n2"]), boots(&[("n1", "first")]))
         );
         let unknown = (names(&["n1", "n2"]), BTreeMap::new());
         assert_eq!(noted(json!({holder: "uid-2", lost: "n1,n2", written: text})), unknown);
@@ -336,6 +359,23 @@ mod tests {
             unknown
         );
         assert_eq!(noted(json!({})), (names(&[]), BTreeMap::new()));
+    }
+
+    #[test]
+    fn a_node_that_the_resource_keeps_the_pod_off_was_not_lost() {
+        let term = |nodes: &[&str]| {
+            let fields: Vec<_> = nodes
+                .iter()
+                .map(|node| json!({"key": "metadata.name", "operator": "NotIn", "values": [node]}))
+                .collect();
+            let terms = json!([{"matchFields": fields}]);
+            let affinity = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+            serde_json::from_value::<Affinity>(affinity).expect("an affinity")
+        };
+        let (users, ours) = (term(&["n1"]), term(&["n1", "n2"]));
+        assert_eq!(kept_off(Some(&ours), Some(&users)), ["n2"]);
+        assert_eq!(kept_off(Some(&ours), None), ["n1", "n2"]);
+        assert_eq!(kept_off(None, Some(&users)), [""; 0]);
     }
 
     fn a_volume(source: &serde_json::Value) -> PersistentVolume {

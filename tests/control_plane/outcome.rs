@@ -77,7 +77,7 @@ fn forget(object: &mut Value) {
             // counts how often the Lease changed hands on the way
             annotations.remove("sqledge.io/epoch");
             // when a kubelet had written last is another time on each way
-            annotations.remove("sqledge.io/avoid-reports");
+            annotations.remove("sqledge.io/avoid-boots");
         }
     }
     if object["kind"] == "Pod" {

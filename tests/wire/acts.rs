@@ -145,8 +145,8 @@ async fn a_node_is_written_down_as_lost_on_exactly_the_claim_that_was_judged() {
     assert_eq!(operations[0]["value"], "uid-claim");
     assert_eq!(operations[2]["value"]["sqledge.io/avoid-nodes"], "n1");
     assert_eq!(
-        operations[2]["value"]["sqledge.io/avoid-reports"],
-        "uid-orders-1-a;n1=2026-01-01T00:00:00Z"
+        operations[2]["value"]["sqledge.io/avoid-boots"],
+        "uid-orders-1-a;n1=first"
     );
     assert_eq!(
         sent[1].path,

@@ -124,7 +124,7 @@ fn made(holder: &Value, failover: &Value) -> Canned {
     canned.put(
         NODE,
         json!({"metadata": meta("n1", "uid-n1", "40", &json!({"labels": {"kubernetes.io/hostname": "host-1", "kubernetes.io/arch": "amd64"}})),
-            "status": {"conditions": [{"type": "Ready", "status": "True", "lastHeartbeatTime": "2026-01-01T00:00:00Z"}], "volumesInUse": ["another", VOLUME],
+            "status": {"nodeInfo": {"bootID": "first"}, "conditions": [{"type": "Ready", "status": "True"}], "volumesInUse": ["another", VOLUME],
                 "volumesAttached": [{"name": VOLUME, "devicePath": ""}]}}),
     );
     canned.put(

@@ -275,11 +275,7 @@ fn who_acknowledged_a_stop_is_kept_from_starting_again_before_the_next_record() 
 
 // found by the model: the operator itself had taken the volume off the list while the node was silent
 #[test]
-fn once_a_failover_has_begun_a_node_that_lists_nothing_must_have_said_so_itself() {
-    let begun = || released(sealed("old", After::Nothing));
-    assert_no_act(&begun(), State::Releasing, "NodeReleasing");
-    let said = begun().node("n1", |n| n.reported_since_release = true);
-    assert_eq!(decide(&said).evidence, Some(Evidence::NodeReleased));
+fn a_node_that_was_lost_and_lists_nothing_must_have_said_so_itself() {
     let mut lost_before = released(taken("old"));
     lost_before.claim.avoid = vec!["n1".into()];
     assert_eq!(
@@ -289,7 +285,15 @@ fn once_a_failover_has_begun_a_node_that_lists_nothing_must_have_said_so_itself(
     );
     let mut lost_before = lost_before.class(DriverClass::Unknown);
     assert_no_act(&lost_before, State::Releasing, "NodeReleasing");
-    lost_before.claim.reports = [("n1".to_owned(), "09:00".to_owned())].into();
+    for seconds in [0, 119] {
+        lost_before = lost_before.node("n1", |n| n.unlisted_for = Duration::from_secs(seconds));
+        assert_no_act(&lost_before, State::Releasing, "NodeReleasing");
+    }
+    let settled = lost_before
+        .clone()
+        .node("n1", |n| n.unlisted_for = Duration::from_secs(120));
+    assert_eq!(decide(&settled).evidence, Some(Evidence::NodeReleased));
+    lost_before.claim.boots = [("n1".to_owned(), "zeroth".to_owned())].into();
     assert_eq!(decide(&lost_before).evidence, Some(Evidence::NodeReleased));
 }
 

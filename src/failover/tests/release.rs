@@ -251,14 +251,6 @@ fn a_volume_that_is_never_attached_is_released_only_by_the_kubelets_word_or_a_hu
 fn nothing_is_taken_off_the_list_of_a_kubelet_that_writes_again() {
     let back = after_eviction().node("n1", |n| n.reported_since_release = true);
     assert_no_act(&back, State::Detaching, "Detaching");
-    let mut noted = after_eviction();
-    noted.claim.reports = [("n1".to_owned(), "10:00".to_owned())].into();
-    assert!(decide(&noted).act.is_some());
-    assert_no_act(
-        &noted.node("n1", |n| n.report = Some("10:05".into())),
-        State::Detaching,
-        "Detaching",
-    );
 }
 
 #[test]
@@ -266,6 +258,20 @@ fn a_node_is_written_down_as_lost_before_the_volume_is_taken_from_it() {
     let mut evicted = after_eviction();
     evicted.claim.avoid.clear();
     assert_eq!(act(&evicted), Act::Lose { node: "n1".into() });
+    let mut silent_before = after_eviction();
+    silent_before.claim.boots = [("n1".to_owned(), String::new())].into();
+    assert_eq!(
+        act(&silent_before),
+        Act::Lose { node: "n1".into() },
+        "noted as one without the volume, which it has after all"
+    );
+    let mut restarted = after_eviction();
+    restarted.claim.boots = [("n1".to_owned(), "zeroth".to_owned())].into();
+    assert_eq!(
+        act(&restarted),
+        Act::Lose { node: "n1".into() },
+        "noted with an earlier start of its machine"
+    );
     evicted.attachments.clear();
     assert_eq!(act(&evicted), recorded("new", None), "there is nothing to take");
 }

@@ -96,13 +96,24 @@ impl Model {
         if sees && after != *world {
             next.push((Step::ReportsClean(node), false, after));
         }
-        // the periodic status also lists again what somebody took off
+        let mut after = *world;
+        after.node_mut(node).deaf = false;
+        after.node_mut(node).behind = false;
+        if sees && after != *world {
+            next.push((Step::CatchesUp(node), false, after));
+        }
+        // the periodic status also lists again what somebody took off, once the kubelet has heard of that: it sends what differs from what it knows
         let mut after = *world;
         after.node_mut(node).reported |= world.holder_is_gone();
-        after.has_written(node);
-        if machine.stage != Stage::None {
+        after.api.boots[usize::from(node)] = machine.boot;
+        if machine.stage != Stage::None && !machine.behind {
             after.api.in_use |= 1 << node;
         }
+        let settles = !machine.deaf || self.scenario.hasty;
+        after.node_mut(node).settled = settles
+            && has(world.api.claim.avoid, node)
+            && !has(after.api.in_use, node)
+            && machine.age < self.scenario.silent;
         if sees && after != *world {
             after.touch(Object::Node(node), None);
             next.push((Step::WritesStatus(node), false, after));
@@ -174,13 +185,14 @@ impl Model {
                         }
                     });
                 }
-                if sees && !has(world.api.in_use, at) && !cell.mounted {
+                // to a kubelet that is behind it is listed already
+                if sees && !has(world.api.in_use, at) && !cell.mounted && !node.behind {
                     push(Step::ReportsInUse(pod), &|after| after.list(at));
                 }
                 let alone = || !pods().any(|other| world.cell(other).mounted && world.cell(other).at == at);
                 if sees
                     && !cell.mounted
-                    && has(world.api.in_use, at)
+                    && (has(world.api.in_use, at) || node.behind)
                     && world.attachment(at) == Attachment::Attached
                     && node.access
                     && (!self.scenario.exclusive || alone())
@@ -408,6 +420,8 @@ impl World {
 
     fn list(&mut self, node: NodeId) {
         self.api.in_use |= 1 << node;
+        self.api.boots[usize::from(node)] = self.node(node).boot;
+        self.node_mut(node).settled = false;
         self.touch(Object::Node(node), None);
     }
 
@@ -425,6 +439,7 @@ impl World {
         }
         if has(self.api.in_use, node) {
             self.api.in_use &= !(1 << node);
+            self.api.boots[usize::from(node)] = self.node(node).boot;
             self.touch(Object::Node(node), None);
         }
     }

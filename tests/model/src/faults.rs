@@ -77,12 +77,19 @@ impl Model {
         let machine = |world: &World, node: NodeId| *world.node(node);
         match fault {
             Fault::PowerOff(node) if machine(world, node).power != Power::Off => world.power_off(node),
-            Fault::PowerOn(node) if machine(world, node).power == Power::Off => world.node_mut(node).power = Power::Up,
-            Fault::Pause(node) if machine(world, node).power == Power::Up => world.node_mut(node).power = Power::Paused,
+            Fault::PowerOn(node) if machine(world, node).power == Power::Off => world.start_machine(node),
+            Fault::Pause(node) if machine(world, node).power == Power::Up => {
+                world.node_mut(node).power = Power::Paused;
+                world.node_mut(node).deaf = true;
+            }
             Fault::Wake(node) if machine(world, node).power == Power::Paused => world.node_mut(node).power = Power::Up,
-            Fault::Cut(node) if machine(world, node).link == Link::Full => world.node_mut(node).link = Link::Dark,
+            Fault::Cut(node) if machine(world, node).link == Link::Full => {
+                world.node_mut(node).link = Link::Dark;
+                world.node_mut(node).deaf = true;
+            }
             Fault::CutFromApi(node) if machine(world, node).link == Link::Full => {
                 world.node_mut(node).link = Link::NoApi;
+                world.node_mut(node).deaf = true;
             }
             Fault::Heal(node) if machine(world, node).link != Link::Full => world.node_mut(node).link = Link::Full,
             Fault::KubeletStops(node) if !machine(world, node).kubelet_stopped => {
@@ -90,6 +97,8 @@ impl Model {
             }
             Fault::KubeletStarts(node) if machine(world, node).kubelet_stopped => {
                 world.node_mut(node).kubelet_stopped = false;
+                world.node_mut(node).deaf = false;
+                world.node_mut(node).behind = false;
             }
             Fault::GuardIsCut(node) if !machine(world, node).guard_cut => world.node_mut(node).guard_cut = true,
             Fault::GuardHeals(node) if machine(world, node).guard_cut => world.node_mut(node).guard_cut = false,
@@ -129,10 +138,16 @@ impl Model {
                 world.touch(Object::Lease, None);
             }
             Fault::OperatorIsBlind if !world.blind => world.blind = true,
-            Fault::LeaderChanges if world.nodes.iter().any(|node| node.heard || node.reported) => {
+            Fault::LeaderChanges
+                if world
+                    .nodes
+                    .iter()
+                    .any(|node| node.heard || node.reported || node.settled) =>
+            {
                 for node in nodes() {
                     world.node_mut(node).heard = false;
                     world.node_mut(node).reported = false;
+                    world.node_mut(node).settled = false;
                 }
             }
             Fault::Restore => {
@@ -171,6 +186,14 @@ impl World {
         {
             self.remove_pod(pod);
         }
+    }
+
+    fn start_machine(&mut self, node: NodeId) {
+        let machine = self.node_mut(node);
+        machine.power = Power::Up;
+        machine.boot += 1;
+        machine.deaf = false;
+        machine.behind = false;
     }
 
     fn power_off(&mut self, node: NodeId) {

@@ -3,7 +3,9 @@
 
 use crate::sight::{has, look};
 use crate::system::{Model, Next, Step};
-use crate::world::{Act, Attachment, Broken, Claim, Hold, NodeId, Object, Operator, PodId, World, nodes, pods};
+use crate::world::{
+    Act, Attachment, Boot, Broken, Claim, Hold, NODES, NodeId, Object, Operator, PodId, World, nodes, pods,
+};
 use sqledge_operator::rules::Rule;
 
 impl Model {
@@ -54,7 +56,7 @@ impl Model {
                 act: Some(act),
                 half: matches!(act, Act::Open { name: false, .. }),
                 stale: [false; 2],
-                spoke: 0,
+                boots: world.boots_noted_by(act),
             };
             if self.is_needless(world, act) {
                 after.broken = Broken::Needless;
@@ -83,7 +85,7 @@ impl Model {
     }
 
     fn carry_out(&self, world: &mut World, number: usize, act: Act) {
-        let Operator { half, stale, spoke, .. } = world.operators[number];
+        let Operator { half, stale, boots, .. } = world.operators[number];
         let refused = stale[usize::from(half)] && self.scenario.preconditions;
         world.operators[number] = Operator::default();
         if refused {
@@ -91,23 +93,20 @@ impl Model {
         }
         match act {
             Act::Record(pod, node, avoid) => {
-                let attached = nodes().filter(|node| world.attachment(*node) != Attachment::None);
-                let attached = attached.fold(0, |mask, node| mask | 1 << node);
                 let claim = &mut world.api.claim;
                 let moved = claim.holder.is_none_or(|(holder, _)| holder != pod);
-                let avoid = node.map_or(avoid, |node| claim.avoid & !(1 << node));
-                // of others the cache may show an older report
-                let of_record = claim.holder.and_then(|(_, node)| node).map_or(0, |node| 1 << node);
-                claim.note(avoid, of_record | attached, spoke);
+                claim.avoid = claim.avoided_by(node, avoid);
+                claim.boots = boots;
                 claim.holder = Some((pod, node));
                 if node.is_none() {
                     claim.refused = None;
                 }
-                if moved {
-                    for node in nodes() {
-                        world.node_mut(node).heard = false;
-                        world.node_mut(node).reported = false;
-                    }
+                let avoid = claim.avoid;
+                for node in nodes() {
+                    let machine = world.node_mut(node);
+                    machine.heard &= !moved;
+                    machine.reported &= !moved;
+                    machine.settled &= has(avoid, node);
                 }
                 world.touch(Object::Claim, None);
             }
@@ -118,12 +117,13 @@ impl Model {
                     act: Some(act),
                     half: true,
                     stale,
-                    spoke: 0,
+                    ..Operator::default()
                 };
             }
             Act::RefusePin(pod, _) | Act::Evict(pod) => world.remove_pod(pod),
             Act::Shrink(node) => {
                 world.api.in_use &= !(1 << node);
+                world.node_mut(node).behind = world.node(node).deaf;
                 world.touch(Object::Node(node), None);
             }
             Act::DeleteAttachment(node) => {
@@ -135,7 +135,8 @@ impl Model {
             }
             Act::Lose(node) => {
                 let claim = &mut world.api.claim;
-                claim.note(claim.avoid | 1 << node, 1 << node, spoke);
+                claim.avoid |= 1 << node;
+                claim.boots = boots;
                 world.touch(Object::Claim, None);
             }
             Act::Seal(pod, after) => Self::give(world, Hold::Sealed(pod, after)),
@@ -145,7 +146,7 @@ impl Model {
                     act: Some(act),
                     half: true,
                     stale,
-                    spoke: 0,
+                    ..Operator::default()
                 };
             }
             Act::Open { pod, pin, avoids, .. } => {
@@ -181,28 +182,40 @@ impl Model {
 }
 
 impl Claim {
-    /// Other nodes are to be avoided; of those that are new and may have the volume the last report is noted, of the others any counts.
-    fn note(&mut self, avoid: u8, read: u8, spoke: u8) {
-        let new = avoid & !self.avoid;
-        self.noted = self.noted & avoid | new;
-        self.spoke = self.spoke & avoid | new & (spoke | !read);
-        self.avoid = avoid;
+    /// What is on the list after a record: a pod that is placed takes only its own node off.
+    fn avoided_by(&self, node: Option<NodeId>, avoid: u8) -> u8 {
+        node.map_or(avoid, |node| self.avoid & !(1 << node))
     }
 }
 
 impl World {
-    /// The kubelet of a node has written its status.
-    pub fn has_written(&mut self, node: NodeId) {
-        let bit = 1 << node;
-        self.api.claim.spoke |= bit & self.api.claim.noted;
-        for operator in &mut self.operators {
-            let notes = match operator.act {
-                Some(Act::Record(_, None, avoid)) => avoid,
-                Some(Act::Lose(node)) => 1 << node,
-                _ => 0,
+    /// What an act that writes on the claim notes of the lost nodes.
+    fn boots_noted_by(&self, act: Act) -> [Boot; NODES] {
+        let claim = &self.api.claim;
+        let avoid = match act {
+            Act::Record(_, node, avoid) => claim.avoided_by(node, avoid),
+            Act::Lose(node) => claim.avoid | 1 << node,
+            _ => 0,
+        };
+        let mut boots = [Boot::default(); NODES];
+        for node in nodes().filter(|node| has(avoid, *node)) {
+            let index = usize::from(node);
+            let of_record = claim.holder.is_some_and(|(_, at)| at == Some(node));
+            boots[index] = if of_record || self.attachment(node) != Attachment::None {
+                if has(self.api.objects, node) {
+                    Boot::Number(self.api.boots[index])
+                } else {
+                    Boot::Unknown
+                }
+            } else if has(claim.avoid, node) {
+                claim.boots[index]
+            } else if has(self.api.in_use, node) {
+                Boot::Unknown
+            } else {
+                Boot::Unused
             };
-            operator.spoke |= bit & notes;
         }
+        boots
     }
 
     /// The object of a pod goes.

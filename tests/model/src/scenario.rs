@@ -99,6 +99,8 @@ pub struct Scenario {
     pub silent: u8,
     /// What was heard of a node last is older than the last renewal of its database: kubelets renew less often than guards.
     pub rarely_heard: bool,
+    /// A node counts as settled before its kubelet has caught up.
+    pub hasty: bool,
     /// The nodes are machines of a cloud provider.
     pub provided: bool,
     pub start: Start,
@@ -132,6 +134,7 @@ impl Scenario {
         tick: Duration::from_secs(30),
         silent: 1,
         rarely_heard: false,
+        hasty: false,
         provided: false,
         start: Start::Running,
         faults: &[],

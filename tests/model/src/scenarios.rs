@@ -142,6 +142,15 @@ pub const CARELESS: Scenario = Scenario {
     ..LEASE
 };
 
+/// Positive control: what a kubelet writes first after a silence is believed, although it may not know yet that its list was shortened.
+pub const HASTY: Scenario = Scenario {
+    name: "hasty",
+    hasty: true,
+    guarded: false,
+    exclusive: false,
+    ..NODES
+};
+
 /// The operator orders other times, while the guard may be cut off.
 pub const ORDERS: Scenario = Scenario {
     name: "new orders",

@@ -14,7 +14,7 @@ use sqledge_operator::settings::Timing;
 
 use crate::checker::Table;
 use crate::scenario::{Scenario, node_name, pod_name};
-use crate::world::{Act, Api, Attachment, Hold, NodeId, PodId, World, nodes, pods};
+use crate::world::{Act, Api, Attachment, Boot, Hold, NodeId, PodId, World, nodes, pods};
 
 const UNIQUE: &str = "volume";
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -28,6 +28,8 @@ pub struct Sight {
     pub silent: u8,
     pub heard: u8,
     pub reported: u8,
+    /// Nodes that have settled.
+    pub settled: u8,
     pub lease_expired: bool,
     /// The database answered the operator's login.
     pub login: Option<bool>,
@@ -93,9 +95,15 @@ impl Decisions {
             holder_node_is_provided: self.scenario.provided,
             holder_stopped: false,
             avoid: names(api.claim.avoid),
-            reports: names(api.claim.noted)
-                .into_iter()
-                .map(|node| (node, "lost".into()))
+            boots: nodes()
+                .filter_map(|node| {
+                    let noted = match api.claim.boots[usize::from(node)] {
+                        Boot::Unknown => return None,
+                        Boot::Unused => String::new(),
+                        Boot::Number(number) => number.to_string(),
+                    };
+                    Some((node_name(node).to_owned(), noted))
+                })
                 .collect(),
             pin_refused: api.claim.refused.map(|node| node_name(node).into()),
         };
@@ -181,14 +189,12 @@ impl Decisions {
             lease_renewed: true,
             renewed_since_release: has(sight.heard, node),
             reported_since_release: has(sight.reported, node),
-            report: Some(
-                if has(sight.api.claim.spoke, node) {
-                    "later"
-                } else {
-                    "lost"
-                }
-                .into(),
-            ),
+            boot: Some(sight.api.boots[usize::from(node)].to_string()),
+            unlisted_for: if has(sight.settled, node) {
+                PATIENCE
+            } else {
+                Duration::ZERO
+            },
             ready: if silent {
                 scene::NodeReady::Unknown
             } else {
@@ -247,6 +253,7 @@ pub fn look(world: &World, scenario: &Scenario, overdue: bool) -> Sight {
         silent: mask(&|node| world.blind || world.node(node).age >= scenario.silent),
         heard: mask(&|node| world.node(node).heard),
         reported: mask(&|node| world.node(node).reported),
+        settled: mask(&|node| world.node(node).settled),
         lease_expired: world.lease_is_expired(),
         login: running.and_then(|pod| world.pod(pod).node.map(|_| !world.blind && world.serves(pod))),
         homeless: pods()

@@ -38,6 +38,7 @@ pub enum Step {
     Unmounts(PodId),
     ReportsClean(NodeId),
     WritesStatus(NodeId),
+    CatchesUp(NodeId),
     Removes(PodId),
     GuardWakes(PodId),
     GuardReads(PodId),
@@ -159,6 +160,7 @@ impl Model {
             let renews = node.power == Power::Up && !node.kubelet_stopped && node.link == Link::Full;
             node.age = if renews { 0 } else { (node.age + 1).min(silent) };
             node.heard |= renews && gone;
+            node.settled &= node.age < silent;
         }
         if after.api.lease.promised > 0 {
             after.lease_age = (after.lease_age + 1).min(after.api.lease.promised);

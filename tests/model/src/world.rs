@@ -58,14 +58,23 @@ pub struct Lease {
     pub reordered: bool,
 }
 
+/// What is noted of how a lost node's machine had started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Boot {
+    #[default]
+    Unknown,
+    /// It was lost without the volume.
+    Unused,
+    Number(u8),
+}
+
 /// The record on the claim.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Claim {
     pub holder: Option<(PodId, Option<NodeId>)>,
     pub avoid: u8,
-    /// Of those to avoid: what their kubelet had written is noted, and it has written something else since.
-    pub noted: u8,
-    pub spoke: u8,
+    /// How their machines had started.
+    pub boots: [Boot; NODES],
     pub refused: Option<NodeId>,
 }
 
@@ -78,6 +87,8 @@ pub struct Api {
     pub status_attached: u8,
     pub objects: u8,
     pub schedulable: u8,
+    /// How the machines have started, by their Node objects.
+    pub boots: [u8; NODES],
     pub lease: Lease,
     pub claim: Claim,
     /// `confirm-node-dead`.
@@ -192,6 +203,14 @@ pub struct Node {
     pub heard: bool,
     /// Its status was written since then.
     pub reported: bool,
+    /// Counts its starts.
+    pub boot: u8,
+    /// The watches of its kubelet hear nothing: after a silence they may be dead connections.
+    pub deaf: bool,
+    /// Its kubelet has not heard yet that the volume was taken off its list.
+    pub behind: bool,
+    /// The operator has heard it without a break for as long as that may take, and seen it on the claim's list and its own list without the volume.
+    pub settled: bool,
 }
 
 /// What an operator is about to do.
@@ -220,8 +239,8 @@ pub struct Operator {
     pub half: bool,
     /// The first object, and the second, have changed since they were judged.
     pub stale: [bool; 2],
-    /// Nodes that are to be noted as lost, and whose kubelets have written since the look.
-    pub spoke: u8,
+    /// What is to be noted of the lost nodes, as it was at the look.
+    pub boots: [Boot; NODES],
 }
 
 /// What must never be.

@@ -33,7 +33,6 @@ const NEEDED: &[(Rule, Scenario)] = &[
     (Rule::UnnamedGoes, all::HANDS),
     (Rule::NoRival, all::FOREIGN),
     (Rule::RenewedSince, all::SHARED),
-    (Rule::ReportedSince, all::NODES),
     (Rule::LeaseIsOptIn, all::HELD),
     (Rule::PromisedToStop, all::LENIENT),
     (Rule::OldIsDetached, all::MANY),
@@ -110,6 +109,12 @@ const EXPLAINED: &[(Rule, Scenario, Option<Rule>, &str)] = &[
         "the storage takes the volume from a living node as well; kept because its kubelet ends what hangs there, and the database may stay",
     ),
     (
+        Rule::SettledSince,
+        all::NODES,
+        None,
+        "what was taken from a lost node was taken with a proof about whoever had it there; kept for one who comes by it since",
+    ),
+    (
         Rule::LostIsDetached,
         all::NODES,
         None,
@@ -155,6 +160,10 @@ const CONTROLS: &[(&str, Scenario)] = &[
     (
         "a write carries the uid and the resourceVersion that it was judged on",
         all::CARELESS,
+    ),
+    (
+        "a node has settled only when its kubelet knows that the volume was taken off its list",
+        all::HASTY,
     ),
 ];
 
