@@ -14,6 +14,7 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use crate::error::{Error, Result};
+use crate::readable::{Readable, Unreadable};
 
 /// Field manager of everything but the status.
 pub const FIELD_MANAGER: &str = "sqledge-operator";
@@ -105,14 +106,27 @@ impl Cluster {
 
     /// Quorum read of one object.
     pub async fn get<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<K>> {
-        self.limited::<K, _>("get", self.api::<K>(namespace).get_opt(name))
+        let found = self.get_readable::<K>(namespace, name).await?;
+        found.map(|object| read("get", object)).transpose()
+    }
+
+    /// Quorum list of a namespace, or of a cluster-scoped kind. One object that cannot be read fails it: it may be the one that matters.
+    pub async fn list<K: Kind>(&self, namespace: &str) -> Result<Vec<K>> {
+        let found = self.list_readable::<K>(namespace).await?;
+        found.into_iter().map(|object| read("list", object)).collect()
+    }
+
+    /// Quorum read of an object of which only the metadata matters, whatever else stands in it.
+    pub async fn get_readable<K: Kind>(&self, namespace: &str, name: &str) -> Result<Option<Readable<K>>> {
+        self.limited::<K, _>("get", self.api::<Readable<K>>(namespace).get_opt(name))
             .await
     }
 
-    /// Quorum list of a namespace, or of a cluster-scoped kind.
-    pub async fn list<K: Kind>(&self, namespace: &str) -> Result<Vec<K>> {
+    /// Quorum list of such objects.
+    pub async fn list_readable<K: Kind>(&self, namespace: &str) -> Result<Vec<Readable<K>>> {
+        let api = self.api::<Readable<K>>(namespace);
         Ok(self
-            .limited::<K, _>("list", self.api::<K>(namespace).list(&ListParams::default()))
+            .limited::<K, _>("list", api.list(&ListParams::default()))
             .await?
             .items)
     }
@@ -196,7 +210,7 @@ impl Cluster {
             .map(|_| ())
     }
 
-    fn api<K: Kind>(&self, namespace: &str) -> Api<K> {
+    fn api<K: Resource<DynamicType = (), Scope: Scope>>(&self, namespace: &str) -> Api<K> {
         <K::Scope as Scope>::api(self.client.clone(), namespace)
     }
 
@@ -220,6 +234,15 @@ impl Cluster {
             }),
         }
     }
+}
+
+fn read<K: Kind>(verb: &'static str, object: Readable<K>) -> Result<K> {
+    object.0.map_err(|Unreadable { error, metadata }| Error::Unreadable {
+        verb,
+        kind: K::kind(&()).into_owned(),
+        name: metadata.name.unwrap_or_default(),
+        error,
+    })
 }
 
 fn json_patch_params() -> PatchParams {

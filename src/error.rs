@@ -24,6 +24,18 @@ pub enum Error {
         /// The time granted.
         seconds: u64,
     },
+    /// An object that the API server stores is none by its definition.
+    #[error("failed to {verb} {kind}: {name} cannot be read ({error}); correct or delete it")]
+    Unreadable {
+        /// What was attempted.
+        verb: &'static str,
+        /// The kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// The path of the field, and what is wrong with it.
+        error: String,
+    },
     /// The configuration of the process is unusable.
     #[error("{0}")]
     Settings(String),
@@ -64,6 +76,7 @@ impl Error {
                 _ => "ApiUnreachable",
             },
             Self::Timeout { .. } => "ApiTimeout",
+            Self::Unreadable { .. } => "Unreadable",
             Self::Settings(_) => "Settings",
             Self::Random(_) => "NoRandomness",
             Self::Patch { .. } => "Patch",

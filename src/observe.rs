@@ -146,7 +146,7 @@ impl Parts {
             timing: context.timing,
             claim,
         };
-        let claim = self.claim.as_ref().and_then(|claim| claim.uid()).unwrap_or_default();
+        let claim = self.claim.as_ref().and_then(kube::ResourceExt::uid).unwrap_or_default();
         facts::count_from_the_loss(&mut scene, &claim, &context.heartbeats);
         scene
     }

@@ -31,9 +31,13 @@ pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> 
     let (stop, stopped) = watch::channel(false);
     let metrics = Arc::new(Metrics::default());
     let renewals = Arc::new(Heartbeats::default());
+    let (answers, again) = watch::channel(0);
     let (elector, leadership) = Elector::new(cluster.clone(), identity.clone(), {
         let renewals = renewals.clone();
-        move |away| renewals.leave_out(away)
+        move |away| {
+            renewals.leave_out(away);
+            answers.send_modify(|times| *times += 1);
+        }
     });
     let (synced, is_synced) = watch::channel(false);
     tokio::spawn({
@@ -59,6 +63,7 @@ pub async fn run(settings: Settings, identity: Identity, listen: SocketAddr) -> 
         metrics,
         leadership,
         renewals,
+        again,
     };
     let namespaces: Vec<Option<String>> = match shared.settings.watch_namespaces.as_slice() {
         [] => vec![None],
@@ -114,13 +119,21 @@ struct Shared {
     metrics: Arc<Metrics>,
     leadership: Leadership,
     renewals: Arc<Heartbeats>,
+    /// Changes when the API server can be reached again.
+    again: watch::Receiver<u64>,
 }
 
 impl Shared {
     fn context(&self, namespace: Option<&str>) -> (Arc<Context>, caches::Triggers) {
         let heartbeats = Arc::new(Heartbeats::default());
         let renewals = self.renewals.clone();
-        let (caches, triggers) = caches::start(&self.cluster.client(), namespace, heartbeats.clone(), renewals.clone());
+        let (caches, triggers) = caches::start(
+            &self.cluster.client(),
+            namespace,
+            heartbeats.clone(),
+            renewals.clone(),
+            &self.again,
+        );
         let door = Tds {
             timeout: self.timing.login,
         };

@@ -17,6 +17,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt as _};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::api::SqlEdgeInstance;
@@ -96,19 +97,21 @@ impl Caches {
 /// "Look at this instance".
 pub type Triggers = BoxStream<'static, ObjectRef<SqlEdgeInstance>>;
 
-/// Starts to watch one namespace, or all. The stream drives the caches: whoever holds them must poll it.
+/// Starts to watch one namespace, or all. The stream drives the caches: whoever holds them must poll it. Each change of `again` says that the API
+/// server, which could not be reached, can be.
 pub fn start(
     client: &Client,
     namespace: Option<&str>,
     heartbeats: Arc<Heartbeats>,
     renewals: Arc<Heartbeats>,
+    again: &watch::Receiver<u64>,
 ) -> (Caches, Triggers) {
     let ours = || config().labels(OURS);
     let synced = Synced::not_yet();
     let unreadable = UnreadableInstances::default();
     let (tell, told) = mpsc::unbounded();
     let follow = unreadable.clone();
-    let resources = watcher(api(client, namespace), config()).inspect(move |event| {
+    let resources = followed(api(client, namespace), config(), again).inspect(move |event| {
         if let Some(instance) = follow.follow(event) {
             // nobody listens once the operator stops
             let _ = tell.unbounded_send(instance);
@@ -116,20 +119,23 @@ pub fn start(
     });
     let (instances, instance_events) = reflect::<SqlEdgeInstance>(resources, |_| {}, &synced);
     let (deployments, deployment_events) =
-        reflect::<Deployment>(watcher(api(client, namespace), ours()), |_| {}, &synced);
-    let (services, service_events) = reflect::<Service>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+        reflect::<Deployment>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
+    let (services, service_events) =
+        reflect::<Service>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
     let (claims, claim_events) =
-        reflect::<PersistentVolumeClaim>(watcher(api(client, namespace), ours()), |_| {}, &synced);
-    let (pods, pod_events) = reflect::<Pod>(watcher(api(client, namespace), ours()), |_| {}, &synced);
-    let (nodes, node_events) = reflect::<Node>(watcher(Api::all(client.clone()), config()), prune_node, &synced);
+        reflect::<PersistentVolumeClaim>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
+    let (pods, pod_events) = reflect::<Pod>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
+    let (nodes, node_events) =
+        reflect::<Node>(followed(Api::all(client.clone()), config(), again), prune_node, &synced);
     let (attachments, attachment_events) =
-        reflect::<VolumeAttachment>(watcher(Api::all(client.clone()), config()), |_| {}, &synced);
+        reflect::<VolumeAttachment>(followed(Api::all(client.clone()), config(), again), |_| {}, &synced);
     let (accounts, account_events) =
-        reflect::<ServiceAccount>(watcher(api(client, namespace), ours()), |_| {}, &synced);
-    let (roles, role_events) = reflect::<Role>(watcher(api(client, namespace), ours()), |_| {}, &synced);
-    let (bindings, binding_events) = reflect::<RoleBinding>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+        reflect::<ServiceAccount>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
+    let (roles, role_events) = reflect::<Role>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
+    let (bindings, binding_events) =
+        reflect::<RoleBinding>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
     // not the Leases of the whole cluster: only those with our label reach us
-    let (leases, lease_events) = reflect::<Lease>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (leases, lease_events) = reflect::<Lease>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
 
     let stopped = heartbeats.clone();
     let on_node = instances.clone();
@@ -161,7 +167,7 @@ pub fn start(
         more_than_renewals(noted(lease_events, renewals))
             .map(|o| by_label(&o))
             .boxed(),
-        follow_heartbeats(client, heartbeats, &synced)
+        follow_heartbeats(client, heartbeats, again, &synced)
             .map(|()| Vec::new())
             .boxed(),
     ])
@@ -199,6 +205,36 @@ fn api<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope
     }
 }
 
+/// A watch that backs off when it breaks, and is started again when the API server can be reached again.
+fn followed<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    again: &watch::Receiver<u64>,
+) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static
+where
+    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+{
+    let start = move || watcher(api.clone(), config.clone()).default_backoff().boxed();
+    started_again(start, again.clone())
+}
+
+/// A connection from before may be dead without a sign for as long as [`WATCH_SECONDS`]; what the caches show until then is old, and what was renewed
+/// meanwhile would count as renewed when it is seen.
+fn started_again<T: 'static>(
+    start: impl Fn() -> BoxStream<'static, T> + Send + 'static,
+    again: watch::Receiver<u64>,
+) -> impl Stream<Item = T> + Send + 'static {
+    stream::unfold((start(), start, again), |(mut events, start, mut again)| async move {
+        loop {
+            tokio::select! {
+                // not when its sender is gone, which is at the end
+                Ok(()) = again.changed() => events = start(),
+                event = events.next() => return event.map(|event| (event, (events, start, again))),
+            }
+        }
+    })
+}
+
 /// A cache and the stream of everything that touched it, deletions included.
 fn reflect<K>(
     events: impl Stream<Item = watcher::Result<watcher::Event<Readable<K>>>> + Send + 'static,
@@ -211,7 +247,6 @@ where
     let (store, writer) = reflector::store();
     let cache = store.clone();
     let events = events
-        .default_backoff()
         .filter_map(move |event| std::future::ready(event.map(|event| readable(&cache, event)).transpose()))
         .modify(move |object| {
             object.managed_fields_mut().clear();
@@ -255,12 +290,12 @@ fn prune_node(node: &mut Node) {
 fn follow_heartbeats(
     client: &Client,
     heartbeats: Arc<Heartbeats>,
+    again: &watch::Receiver<u64>,
     synced: &Synced,
 ) -> impl Stream<Item = ()> + Send + 'static {
     // that it changes is all that is asked of it
     let api: Api<Readable<Lease>> = Api::namespaced(client.clone(), NODE_LEASES);
-    watcher(api, config())
-        .default_backoff()
+    followed(api, config(), again)
         .inspect(count_first_list(synced))
         .map(move |event| match event {
             Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {
@@ -360,6 +395,8 @@ fn of_volume(instances: &Store<SqlEdgeInstance>, attachment: &VolumeAttachment) 
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use serde_json::json;
 
     use super::*;
@@ -370,6 +407,26 @@ mod tests {
             "spec": {"holderIdentity": holder, "renewTime": renewed},
         }))
         .expect("a Lease")
+    }
+
+    #[tokio::test]
+    async fn a_watch_is_started_again_when_the_api_server_answers_again_however_silent_it_is() {
+        let (tell, again) = watch::channel(0_u64);
+        let starts = Arc::new(AtomicUsize::new(0));
+        let started = starts.clone();
+        // each begins with its number, and then hears nothing any more
+        let start = move || {
+            let number = started.fetch_add(1, Ordering::Relaxed);
+            stream::iter([number]).chain(stream::pending()).boxed()
+        };
+        let mut events = std::pin::pin!(started_again(start, again));
+        assert_eq!(events.next().await, Some(0));
+        assert!(futures::poll!(events.next()).is_pending());
+        tell.send_modify(|times| *times += 1);
+        assert_eq!(events.next().await, Some(1));
+        drop(tell);
+        assert!(futures::poll!(events.next()).is_pending());
+        assert_eq!(starts.load(Ordering::Relaxed), 2);
     }
 
     #[test]

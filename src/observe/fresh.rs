@@ -24,6 +24,7 @@ use crate::context::Context;
 use crate::error::Result;
 use crate::heartbeats::Asked;
 use crate::instance::Instance;
+use crate::readable::Readable;
 use crate::scene::{Holder, PodFacts};
 use crate::watch::NODE_LEASES;
 use crate::world::{GuardObjects, World, is_finished};
@@ -147,7 +148,7 @@ fn runs(pods: &[Pod], holder: &str) -> bool {
 /// Call only after a quorum read has shown that the holder's pod is gone.
 async fn begin_release(context: &Context, holder: &str) -> Result<()> {
     let asked = context.heartbeats.asking();
-    let leases: Vec<Lease> = context.cluster.list(NODE_LEASES).await?;
+    let leases = context.cluster.list_readable(NODE_LEASES).await?;
     see(context, asked, &leases);
     let versions = leases
         .iter()
@@ -156,7 +157,8 @@ async fn begin_release(context: &Context, holder: &str) -> Result<()> {
     Ok(())
 }
 
-fn see(context: &Context, asked: Asked, leases: &[Lease]) {
+/// That a Lease changes is all that is asked of it.
+fn see(context: &Context, asked: Asked, leases: &[Readable<Lease>]) {
     for lease in leases {
         let version = lease.resource_version().unwrap_or_default();
         context.heartbeats.read(&lease.name_any(), &version, asked);
@@ -196,10 +198,12 @@ async fn look_at_leases(context: &Context, gone: Option<&Holder>, nodes: &Nodes)
         (Some(holder), _) if !context.heartbeats.knows_release_of(&holder.pod) => {
             begin_release(context, &holder.pod).await?;
         }
-        (_, Nodes::All) => see(context, asked, &context.cluster.list(NODE_LEASES).await?),
+        (_, Nodes::All) => see(context, asked, &context.cluster.list_readable(NODE_LEASES).await?),
         (_, Nodes::These(names)) => {
-            let leases = names.iter().map(|name| context.cluster.get::<Lease>(NODE_LEASES, name));
-            let leases: Vec<Lease> = try_join_all(leases).await?.into_iter().flatten().collect();
+            let leases = names
+                .iter()
+                .map(|name| context.cluster.get_readable::<Lease>(NODE_LEASES, name));
+            let leases: Vec<_> = try_join_all(leases).await?.into_iter().flatten().collect();
             see(context, asked, &leases);
         }
     }

@@ -25,6 +25,7 @@ const NEEDED: &[(Rule, Scenario)] = &[
     (Rule::ObeyTheLease, all::STRAGGLER),
     (Rule::ReadAgain, all::NOTES),
     (Rule::RenewForTheLiving, all::HANGS),
+    (Rule::AcknowledgeAfterTheEnd, all::PROVIDED),
     (Rule::ChangesCount, all::LEASE),
     (Rule::WaitForExpiry, all::LEASE),
     (Rule::SealFirst, all::LEASE),
@@ -60,12 +61,6 @@ const NEEDED: &[(Rule, Scenario)] = &[
 /// Rules that nothing breaks without, in the scenario nearest to them, and why they stay. Where another rule stands behind, both taken away must
 /// break something.
 const EXPLAINED: &[(Rule, Scenario, Option<Rule>, &str)] = &[
-    (
-        Rule::AcknowledgeAfterTheEnd,
-        all::STOPS,
-        Some(Rule::NoUseBeside),
-        "a node that still lists the volume keeps every gate shut, whatever its guard says",
-    ),
     (
         Rule::NothingAttached,
         all::FOREIGN,

@@ -48,7 +48,7 @@ const TOGETHER: [Test; 17] = tests![true:
 ];
 
 /// In this order: what judges the audit log of all of them comes last.
-const ALONE: [Test; 24] = tests![false:
+const ALONE: [Test; 27] = tests![false:
     pods::a_drained_node_gives_its_database_away,
     nodes::a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight,
     nodes::a_dead_node_is_given_up_on_the_word_of_the_databases_lease,
@@ -70,6 +70,9 @@ const ALONE: [Test; 24] = tests![false:
     silence::long_a_node_without_its_kubelet_its_container_runtime_or_both_keeps_its_databases,
     silence::long_an_api_server_away_for_ten_minutes_stops_only_a_database_that_promised_to_stop,
     nodes::long_a_node_that_was_lost_may_have_its_database_again,
+    nodes::long_a_node_that_was_cut_off_may_have_its_database_again_when_it_has_settled,
+    nodes::long_a_node_tainted_out_of_service_is_left_on_any_storage_and_may_come_back_with_the_taint,
+    nodes::long_a_dead_node_that_answered_for_the_address_and_ran_the_balancers_controller_costs_only_time,
     nodes::long_each_node_may_lose_power_in_turn_and_the_last_failover_is_as_fast_as_the_first,
     passwords::long_a_password_that_is_changed_or_lost_is_told_and_stops_neither_the_database_nor_its_next_start,
     nodes::long_a_detach_held_back_for_three_minutes_keeps_the_gate_shut,

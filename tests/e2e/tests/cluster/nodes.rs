@@ -11,9 +11,11 @@ use e2e::{
 };
 use jiff::Timestamp;
 
+use testbed::Peers;
+
 use crate::{
     lost::Lost,
-    survival::{CALM, Watched},
+    survival::{self, CALM, Watched},
 };
 
 pub fn a_node_that_loses_power_costs_no_row_and_comes_back_without_a_fight(stage: &Stage) -> Result<()> {
@@ -56,24 +58,96 @@ pub fn long_each_node_may_lose_power_in_turn_and_the_last_failover_is_as_fast_as
     watched.check()
 }
 
-/// Two nodes are often all there are.
+/// Two nodes are often all there are. A machine that has started again runs nothing of before, and gets the database at once.
 pub fn long_a_node_that_was_lost_may_have_its_database_again(stage: &Stage) -> Result<()> {
-    let mut lost = Lost::without_power(stage, Watched::create(stage, "homesick", "")?)?;
+    let lost = Lost::without_power(stage, Watched::create(stage, "homesick", "")?)?;
     lost.await_elsewhere(stage, 180)?;
     lost.comes_back_in_peace(stage, |node| Ok(node.power_on()?))?;
-    let instance = &lost.watched.instance;
-    let (pod, asked) = (instance.pod_name()?, Timestamp::now());
-    stage.lab.only_node(&lost.node)?;
-    let namespace = format!("--namespace={}", stage.namespace);
-    stage
-        .lab
-        .kubectl(&["delete", "pod", &pod, &namespace, "--wait=false"])?;
-    // a kubelet that has nothing to tell reports its node's state every five minutes
-    instance.await_ready_without(&pod, 400)?;
+    gets_it_again(stage, lost, 60)
+}
+
+/// One that was only cut off must be heard of for two minutes first: its kubelet may not know yet that the volume was taken off its list.
+pub fn long_a_node_that_was_cut_off_may_have_its_database_again_when_it_has_settled(stage: &Stage) -> Result<()> {
+    let lost = Lost::facing(Watched::create(stage, "estranged", "")?)?;
+    stage.lab.bed().partition(&lost.node, &[Peers::All])?;
+    lost.await_elsewhere(stage, 180)?;
+    lost.comes_back_in_peace(stage, |_| Ok(stage.lab.bed().heal(None)?))?;
+    gets_it_again(stage, lost, 200)
+}
+
+/// The node that was lost is the only one that the next pod may go to.
+fn gets_it_again(stage: &Stage, mut lost: Lost, limit: u64) -> Result<()> {
+    let asked = Timestamp::now();
+    survival::bring_to(stage, &lost.watched, &lost.node, limit)?;
     let outage = lost.watched.outage(asked, 60)?;
     stage.note(&format!("clients could not write for {outage:.1} s"));
-    let now = instance.node()?;
-    ensure(now == lost.node, || format!("the database is on node {now}"))?;
+    lost.watched.check()
+}
+
+/// `kubectl taint`, as a human or a remediation does it who knows that the node is off, and forgets it there.
+pub fn long_a_node_tainted_out_of_service_is_left_on_any_storage_and_may_come_back_with_the_taint(
+    stage: &Stage,
+) -> Result<()> {
+    let spec = format!("storage:\n  storageClassName: {UNLISTED_CLASS}");
+    let mut lost = Lost::without_power(stage, Watched::create(stage, "tainted", &spec)?)?;
+    let held = |ready: &e2e::instance::Condition| ready.reason == "DriverClassUnknown";
+    lost.watched.instance.await_condition("Ready", 120, held)?;
+    let taint = "node.kubernetes.io/out-of-service";
+    stage
+        .lab
+        .kubectl(&["taint", "node", &lost.node, &format!("{taint}=nodeshutdown:NoExecute")])?;
+    lost.await_elsewhere(stage, 120)?;
+    lost.check_evidence("ConfirmedDead")?;
+    let outage = lost.comes_back_in_peace(stage, |node| Ok(node.power_on()?))?;
+    stage
+        .lab
+        .kubectl(&["taint", "node", &lost.node, &format!("{taint}-")])?;
+    operator::await_rollout(stage.lab)?;
+    ensure(outage < CALM, || {
+        format!(
+            "clients could not write for {outage:.1} s when node {} came back with the taint",
+            lost.node
+        )
+    })?;
+    lost.watched.check()
+}
+
+/// With layer 2 another node has to answer for the address first; the controller is not asked for an address that is given already.
+pub fn long_a_dead_node_that_answered_for_the_address_and_ran_the_balancers_controller_costs_only_time(
+    stage: &Stage,
+) -> Result<()> {
+    let watched = Watched::create(stage, "announced", "")?;
+    let node = until(300, "the database is where its address is announced", || {
+        let node = watched.announcer()?;
+        if watched.instance.node()? == node {
+            return Ok(Seen::There(node));
+        }
+        survival::bring_to(stage, &watched, &node, 120)?;
+        Ok(Seen::NotYet(format!("it was brought to node {node}")))
+    })?;
+    stage.lab.only_node(&node)?;
+    let balancer = "--namespace=metallb-system";
+    stage
+        .lab
+        .kubectl(&["rollout", "restart", "deployment/controller", balancer])?;
+    stage
+        .lab
+        .kubectl(&["rollout", "status", "deployment/controller", balancer, "--timeout=120s"])?;
+    stage.lab.open_all_nodes()?;
+    let mut lost = Lost::without_power(stage, watched)?;
+    ensure(lost.node == node, || format!("the database is on node {}", lost.node))?;
+    lost.await_elsewhere(stage, 300)?;
+    let now = lost.watched.announcer()?;
+    ensure(now != node, || {
+        format!("node {node}, which is off, still answers for the address")
+    })?;
+    let outage = lost.comes_back_in_peace(stage, |node| Ok(node.power_on()?))?;
+    stage.note(&format!(
+        "with its power back, clients could not write for {outage:.1} s"
+    ));
+    stage
+        .lab
+        .kubectl(&["rollout", "status", "deployment/controller", balancer, "--timeout=120s"])?;
     lost.watched.check()
 }
 

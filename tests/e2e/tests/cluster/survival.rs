@@ -47,6 +47,24 @@ impl<'a> Watched<'a> {
         &self.volume
     }
 
+    /// The node that answers for the address, by the balancer's last word.
+    pub fn announcer(&self) -> Result<String> {
+        let service = format!(
+            "--field-selector=reason=nodeAssigned,involvedObject.name={}",
+            self.instance.name()
+        );
+        let namespace = format!("--namespace={}", self.instance.namespace());
+        let path = "--output=jsonpath={range .items[*]}{.message}{\"\\n\"}{end}";
+        let words = ["get", "events", &namespace, &service, "--sort-by=.lastTimestamp", path];
+        let said = self.instance.lab().kubectl(&words)?;
+        let last = said.lines().last().unwrap_or_default();
+        let nodes = self.instance.lab().bed().nodes();
+        let mut names = nodes.iter().map(|node| node.id().to_string());
+        names
+            .find(|name| last.contains(&format!("\"{name}\"")))
+            .ok_or_else(|| Error::Broken(format!("the balancer names no node: {said}")))
+    }
+
     /// Pod and container that serve now. An engine that the guard starts anew changes nothing of it.
     pub fn container(&self) -> Result<Value> {
         let pod = self.instance.pod()?;
@@ -125,6 +143,20 @@ impl<'a> Watched<'a> {
             format!("the address changed from {} to {address}", self.address)
         })
     }
+}
+
+/// Brings a database to a node, as an administrator would.
+pub fn bring_to(stage: &Stage, watched: &Watched, node: &str, limit: u64) -> Result<()> {
+    let pod = watched.instance.pod_name()?;
+    stage.lab.only_node(node)?;
+    let namespace = format!("--namespace={}", stage.namespace);
+    stage
+        .lab
+        .kubectl(&["delete", "pod", &pod, &namespace, "--wait=false"])?;
+    watched.instance.await_ready_without(&pod, limit)?;
+    stage.lab.open_all_nodes()?;
+    let now = watched.instance.node()?;
+    ensure(now == node, || format!("the database is on node {now}"))
 }
 
 /// The operator's own account of the last failover, in seconds.

@@ -64,6 +64,11 @@ impl Fault {
         }
     }
 
+    /// Whether the machine goes on, or may, without having started again when it is back.
+    pub fn leaves_the_machine_on(self) -> bool {
+        matches!(self, Self::NodePartitioned | Self::NodePaused)
+    }
+
     /// Does it to one database, or to its node.
     pub fn hurt(self, subject: &Subject, serving: &Serving) -> Result<()> {
         match self {

@@ -12,9 +12,51 @@ use crate::{
 /// So long is waited for a recovery, in seconds.
 const LIMIT: u64 = 300;
 
+/// The database that is hurt.
+struct Databases<'a> {
+    bench: &'a Bench<'a>,
+    variant: Variant,
+    created: usize,
+    subject: Option<Subject<'a>>,
+    /// Late writes to those that are destroyed.
+    late: usize,
+}
+
+impl<'a> Databases<'a> {
+    fn new(bench: &'a Bench<'a>, variant: Variant) -> Self {
+        Self {
+            bench,
+            variant,
+            created: 0,
+            subject: None,
+            late: 0,
+        }
+    }
+
+    /// The one there is, or a new one.
+    fn subject(&mut self) -> Result<&Subject<'a>> {
+        if self.subject.is_none() {
+            self.created += 1;
+            let name = format!("ours-{}-{}", short(self.variant), self.created);
+            self.subject = Some(Subject::create_serving(self.bench.lab, self.variant, &name)?);
+        }
+        Ok(self.subject.as_ref().expect("created above"))
+    }
+
+    /// It has been of use; what a node did to it when it came back counts.
+    fn end(&mut self) -> Result<()> {
+        let Some(subject) = self.subject.take() else {
+            return Ok(());
+        };
+        await_everything_ready(self.bench.lab)?;
+        self.late += late_writes(&subject)?;
+        subject.destroy()
+    }
+}
+
 /// Measures all given faults.
 pub fn measure(bench: &Bench, variant: Variant, faults: &[Fault]) -> Result<()> {
-    let subject = Subject::create_serving(bench.lab, variant, &format!("ours-{}", short(variant)))?;
+    let mut databases = Databases::new(bench, variant);
     for fault in faults {
         say(&format!(
             "---- {} {} {}",
@@ -22,11 +64,16 @@ pub fn measure(bench: &Bench, variant: Variant, faults: &[Fault]) -> Result<()> 
             short(variant),
             bench.kubelet.name()
         ));
-        let (conditions, before) = (bench.conditions(), late_writes(&subject)?);
+        let (conditions, before) = (bench.conditions(), databases.late);
         let mut samples = Vec::new();
         for _ in 0..bench.options.runs {
+            // a database is kept off a node that was lost and did not start again for two minutes; a new one knows of no loss
+            if fault.leaves_the_machine_on() {
+                databases.end()?;
+            }
+            let subject = databases.subject()?;
             if fault.is_of_the_engine() {
-                replace(&subject)?;
+                replace(subject)?;
             }
             await_everything_ready(bench.lab)?;
             let repair = || {
@@ -36,16 +83,14 @@ pub fn measure(bench: &Bench, variant: Variant, faults: &[Fault]) -> Result<()> 
                     Ok(())
                 }
             };
-            let sample = once_repaired(&subject, LIMIT, |serving| fault.hurt(&subject, serving), repair)?;
+            let sample = once_repaired(subject, LIMIT, |serving| fault.hurt(subject, serving), repair)?;
             tell(fault.name(), variant, &sample);
             samples.push(sample);
         }
-        // what a node did when it came back counts, too
-        await_everything_ready(bench.lab)?;
-        let late = late_writes(&subject)? - before;
-        bench.put(*fault, variant, &conditions, samples, late)?;
+        databases.end()?;
+        bench.put(*fault, variant, &conditions, samples, databases.late - before)?;
     }
-    subject.destroy()
+    Ok(())
 }
 
 /// Another pod: a guard waits longer each time its engine ends within a minute.
