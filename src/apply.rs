@@ -244,8 +244,16 @@ async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_r
         if node.is_none() {
             annotations.remove(PIN_REFUSED);
         }
-        let lost = lost_nodes(&world.scene, node.as_deref());
-        avoid(&mut annotations, &world.scene, pod, &lost);
+        match node {
+            // the caches may show it, and say nothing about the lost nodes: only the pod's successor may go back to them
+            Some(node) => {
+                let lost = world.scene.claim.avoid.iter().filter(|lost| *lost != node);
+                avoid(&mut annotations, pod, lost, |node| noted(&world.scene, node));
+            }
+            None => avoid(&mut annotations, pod, &world.scene.lost_nodes(), |node| {
+                boot(&world.scene, node)
+            }),
+        }
         annotations.insert(HOLDER_POD.into(), pod.clone());
         // a Lease that somebody deletes is made again, and must not begin its count anew
         if let Some(lease) = &world.scene.lease {
@@ -272,19 +280,17 @@ async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_r
     Ok(())
 }
 
-/// A pod that is placed leaves the record of the lost nodes as it is: only its successor may go back to them.
-fn lost_nodes(scene: &Scene, placed_on: Option<&str>) -> Vec<String> {
-    match placed_on {
-        None => scene.lost_nodes(),
-        Some(node) => scene.claim.avoid.iter().filter(|lost| *lost != node).cloned().collect(),
-    }
-}
-
 /// Writes down which nodes were lost, and how their machines had started.
-fn avoid(annotations: &mut BTreeMap<String, String>, scene: &Scene, holder: &str, lost: &[String]) {
+fn avoid<'a, 'b>(
+    annotations: &mut BTreeMap<String, String>,
+    holder: &str,
+    lost: impl IntoIterator<Item = &'a String>,
+    boot: impl Fn(&str) -> Option<&'b str>,
+) {
+    let lost: Vec<&str> = lost.into_iter().map(String::as_str).collect();
     let boots: Vec<String> = lost
         .iter()
-        .filter_map(|node| Some(format!("{node}={}", boot(scene, node)?)))
+        .filter_map(|node| Some(format!("{node}={}", boot(node)?)))
         .collect();
     let boots = format!("{holder};{}", boots.join(","));
     for (key, value) in [(AVOID_NODES, lost.join(",")), (AVOID_BOOTS, boots)] {
@@ -305,9 +311,13 @@ fn boot<'a>(scene: &'a Scene, node: &str) -> Option<&'a str> {
         return scene.nodes.get(node)?.boot.as_deref();
     }
     if scene.claim.has_lost(node) {
-        return scene.claim.boots.get(node).map(String::as_str);
+        return noted(scene, node);
     }
     (!scene.in_use(node)).then_some("")
+}
+
+fn noted<'a>(scene: &'a Scene, node: &str) -> Option<&'a str> {
+    scene.claim.boots.get(node).map(String::as_str)
 }
 
 /// Adds a node to those that were lost, as a compare-and-swap of the claim.
@@ -320,7 +330,7 @@ async fn lose(cluster: &Cluster, world: &World, node: &str) -> Result<()> {
     let lost: Vec<String> = others.chain([node.to_owned()]).collect();
     let holder = scene.claim.holder.as_ref().map_or("", |holder| &holder.pod);
     let mut annotations = claim.annotations().clone();
-    avoid(&mut annotations, scene, holder, &lost);
+    avoid(&mut annotations, holder, &lost, |node| boot(scene, node));
     let operation = json!({"op": "add", "path": "/metadata/annotations", "value": annotations});
     cluster
         .patch_judged::<PersistentVolumeClaim>(&judged, &[operation])
@@ -425,13 +435,13 @@ mod tests {
             .map(str::to_owned)
             .into();
         let mut annotations = BTreeMap::new();
-        avoid(&mut annotations, &scene, "uid-new", &lost);
+        avoid(&mut annotations, "uid-new", &lost, |node| boot(&scene, node));
         assert_eq!(annotations[AVOID_NODES], lost.join(","));
         assert_eq!(
             annotations[AVOID_BOOTS],
             "uid-new;again=zeroth,attached=first,holders=first,silent=,used=first"
         );
-        avoid(&mut annotations, &scene, "uid-new", &[]);
+        avoid(&mut annotations, "uid-new", &[], |node| boot(&scene, node));
         assert!(annotations.is_empty(), "{annotations:?}");
     }
 

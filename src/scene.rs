@@ -340,7 +340,7 @@ impl Scene {
     pub fn is_marked(&self, node: &str) -> bool {
         let now = self.nodes.get(node).and_then(|facts| facts.boot.as_deref());
         let noted = self.claim.boots.get(node).map(String::as_str);
-        self.claim.has_lost(node) && noted.is_none_or(|noted| !noted.is_empty() && now.is_none_or(|now| now == noted))
+        self.claim.has_lost(node) && noted.is_none_or(|noted| !noted.is_empty() && now == Some(noted))
     }
 
     /// Whether what a lost node lists as in use is its kubelet's own word, although the operator took the volume off that list. A kubelet sends only what

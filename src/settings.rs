@@ -50,7 +50,7 @@ pub struct Timing {
     /// A node's own Lease unchanged for so long makes the node suspect. Kubelets renew every 10 s.
     pub node_lease_stale: Duration,
     /// A node that was lost and is heard again without a break for so long has a kubelet that knows its Node object as it is: its dead connections are
-    /// closed after 45 s, it asks anew after 30 s at most, and reports every 10 s; and as much again in reserve.
+    /// closed after 45 s, it asks anew after 30 s at most, and reports every 10 s (`nodeStatusUpdateFrequency`, for which there are 45 s).
     pub node_settled: Duration,
     /// A targeted detach without any sign of progress for so long falls back to deleting the attachment.
     pub detach_fallback: Duration,

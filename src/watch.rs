@@ -17,7 +17,6 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, Resource, ResourceExt as _};
-use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use crate::api::SqlEdgeInstance;
@@ -111,7 +110,7 @@ pub fn start(
     let unreadable = UnreadableInstances::default();
     let (tell, told) = mpsc::unbounded();
     let follow = unreadable.clone();
-    let resources = followed(api(client, namespace), config(), again).inspect(move |event| {
+    let resources = watcher(api(client, namespace), config()).inspect(move |event| {
         if let Some(instance) = follow.follow(event) {
             // nobody listens once the operator stops
             let _ = tell.unbounded_send(instance);
@@ -119,23 +118,20 @@ pub fn start(
     });
     let (instances, instance_events) = reflect::<SqlEdgeInstance>(resources, |_| {}, &synced);
     let (deployments, deployment_events) =
-        reflect::<Deployment>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
-    let (services, service_events) =
-        reflect::<Service>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
+        reflect::<Deployment>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (services, service_events) = reflect::<Service>(watcher(api(client, namespace), ours()), |_| {}, &synced);
     let (claims, claim_events) =
-        reflect::<PersistentVolumeClaim>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
-    let (pods, pod_events) = reflect::<Pod>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
-    let (nodes, node_events) =
-        reflect::<Node>(followed(Api::all(client.clone()), config(), again), prune_node, &synced);
+        reflect::<PersistentVolumeClaim>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (pods, pod_events) = reflect::<Pod>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (nodes, node_events) = reflect::<Node>(watcher(Api::all(client.clone()), config()), prune_node, &synced);
     let (attachments, attachment_events) =
-        reflect::<VolumeAttachment>(followed(Api::all(client.clone()), config(), again), |_| {}, &synced);
+        reflect::<VolumeAttachment>(watcher(Api::all(client.clone()), config()), |_| {}, &synced);
     let (accounts, account_events) =
-        reflect::<ServiceAccount>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
-    let (roles, role_events) = reflect::<Role>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
-    let (bindings, binding_events) =
-        reflect::<RoleBinding>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
+        reflect::<ServiceAccount>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (roles, role_events) = reflect::<Role>(watcher(api(client, namespace), ours()), |_| {}, &synced);
+    let (bindings, binding_events) = reflect::<RoleBinding>(watcher(api(client, namespace), ours()), |_| {}, &synced);
     // not the Leases of the whole cluster: only those with our label reach us
-    let (leases, lease_events) = reflect::<Lease>(followed(api(client, namespace), ours(), again), |_| {}, &synced);
+    let (leases, lease_events) = reflect::<Lease>(watcher(api(client, namespace), ours()), |_| {}, &synced);
 
     let stopped = heartbeats.clone();
     let on_node = instances.clone();
@@ -205,21 +201,7 @@ fn api<K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope
     }
 }
 
-/// A watch that backs off when it breaks, and is started again when the API server can be reached again.
-fn followed<K>(
-    api: Api<K>,
-    config: watcher::Config,
-    again: &watch::Receiver<u64>,
-) -> impl Stream<Item = watcher::Result<watcher::Event<K>>> + Send + 'static
-where
-    K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
-{
-    let start = move || watcher(api.clone(), config.clone()).default_backoff().boxed();
-    started_again(start, again.clone())
-}
-
-/// A connection from before may be dead without a sign for as long as [`WATCH_SECONDS`]; what the caches show until then is old, and what was renewed
-/// meanwhile would count as renewed when it is seen.
+/// A stream that is begun anew at each change of `again`, whatever has become of it.
 fn started_again<T: 'static>(
     start: impl Fn() -> BoxStream<'static, T> + Send + 'static,
     again: watch::Receiver<u64>,
@@ -247,6 +229,7 @@ where
     let (store, writer) = reflector::store();
     let cache = store.clone();
     let events = events
+        .default_backoff()
         .filter_map(move |event| std::future::ready(event.map(|event| readable(&cache, event)).transpose()))
         .modify(move |object| {
             object.managed_fields_mut().clear();
@@ -295,7 +278,10 @@ fn follow_heartbeats(
 ) -> impl Stream<Item = ()> + Send + 'static {
     // that it changes is all that is asked of it
     let api: Api<Readable<Lease>> = Api::namespaced(client.clone(), NODE_LEASES);
-    followed(api, config(), again)
+    let start = move || watcher(api.clone(), config()).default_backoff().boxed();
+    // A connection from before may be dead without a sign for as long as `WATCH_SECONDS`, and whatever was renewed in that time would count as renewed
+    // when it is seen. The other watches go on where they were: only they show a pod that ends and is gone.
+    started_again(start, again.clone())
         .inspect(count_first_list(synced))
         .map(move |event| match event {
             Ok(watcher::Event::Apply(lease) | watcher::Event::InitApply(lease)) => {

@@ -265,10 +265,11 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
         lease_renewed: beat.is_some_and(|beat| beat.renewed),
         reported_since_release: holder
             .is_some_and(|holder| heartbeats.reported_since_release(holder, &name, &reported)),
+        // on the claim it stands in a list
         boot: status
             .node_info
             .map(|info| info.boot_id)
-            .filter(|boot| !boot.is_empty()),
+            .filter(|boot| !boot.is_empty() && !boot.contains([',', ';', '='])),
         unlisted_for: Duration::ZERO,
         renewed_since_release: holder.is_some_and(|holder| heartbeats.renewed_since_release(holder, &name)),
         ready: match ready.as_deref() {

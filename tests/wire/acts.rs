@@ -59,6 +59,26 @@ async fn the_node_of_the_holder_is_recorded_as_soon_as_it_is_known() {
     );
 }
 
+/// It is written by what the caches show, which may be older than the note.
+#[tokio::test]
+async fn the_node_of_the_holder_is_recorded_beside_what_was_noted_of_lost_nodes_as_it_was() {
+    let noted = json!({"sqledge.io/holder-pod": "uid-orders-1-a", "sqledge.io/avoid-nodes": "n2",
+        "sqledge.io/avoid-boots": "uid-orders-1-a;n2=second"});
+    let canned = without_guard(&noted);
+    pod(&canned, "orders-1-a", false);
+    let (mut node, mut attachment) = (canned.get(NODE), canned.get(ATTACHMENT));
+    node["metadata"]["name"] = "n2".into();
+    canned.put("/api/v1/nodes/n2", node);
+    attachment["metadata"]["name"] = "csi-2".into();
+    attachment["spec"]["nodeName"] = "n2".into();
+    canned.put(&ATTACHMENT.replace("csi-1", "csi-2"), attachment);
+    let sent = acts(&canned, Meeting::default()).await;
+    let written = &sent[0].body.as_array().expect("a patch")[2]["value"];
+    assert_eq!(written["sqledge.io/holder-node"], "n1");
+    assert_eq!(written["sqledge.io/avoid-nodes"], "n2");
+    assert_eq!(written["sqledge.io/avoid-boots"], "uid-orders-1-a;n2=second");
+}
+
 #[tokio::test]
 async fn a_gate_is_opened_and_pinned_in_one_patch_of_exactly_the_pod_that_was_judged() {
     let canned = without_guard(&json!({"sqledge.io/holder-pod": "uid-orders-1-b", "sqledge.io/holder-node": "n1"}));

@@ -193,7 +193,13 @@ impl World {
     fn boots_noted_by(&self, act: Act) -> [Boot; NODES] {
         let claim = &self.api.claim;
         let avoid = match act {
-            Act::Record(_, node, avoid) => claim.avoided_by(node, avoid),
+            // what the caches show is enough for it, and says nothing about the lost nodes
+            Act::Record(_, Some(node), _) => {
+                let mut boots = claim.boots;
+                boots[usize::from(node)] = Boot::default();
+                return boots;
+            }
+            Act::Record(_, None, avoid) => avoid,
             Act::Lose(node) => claim.avoid | 1 << node,
             _ => 0,
         };

@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
         let there = fs::read_to_string(&options.to).map_err(Error::file("read", &options.to))?;
         return ensure(there == drawn, || {
             format!(
-                "{} is not the picture of {}: run `bench picture` and commit it",
+                "{} is not the picture of {}: run `make picture` and commit it",
                 options.to.display(),
                 options.from.display()
             )
