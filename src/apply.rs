@@ -280,7 +280,7 @@ async fn record(cluster: &Cluster, world: &World, holder: Option<&Holder>, pin_r
     Ok(())
 }
 
-/// Writes down which nodes were lost, and how their machines had started.
+/// Writes down which nodes were lost, and their boot IDs.
 fn avoid<'a, 'b>(
     annotations: &mut BTreeMap<String, String>,
     holder: &str,
@@ -302,7 +302,7 @@ fn avoid<'a, 'b>(
     }
 }
 
-/// How a lost node's machine had started when it was lost: as it stands on the node where that was read for this act, or as it was noted. A node that
+/// A lost node's boot ID when it was lost: as it stands on the node where that was read for this act, or as it was noted. A node that
 /// is only silent, and does not have the volume, is noted with nothing: it may have it again as soon as it is heard of.
 fn boot<'a>(scene: &'a Scene, node: &str) -> Option<&'a str> {
     let holder = scene.claim.holder.as_ref();

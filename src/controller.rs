@@ -365,7 +365,7 @@ async fn carry_out(context: &Context, world: &World, verdict: &Verdict, act: &Ac
     if let (Act::Record(next), Some(last)) = (act, &world.scene.claim.holder)
         && next.pod != last.pod
     {
-        context.heartbeats.settled(&last.pod);
+        context.heartbeats.forget(&last.pod);
     }
     let evidence = verdict.evidence.map(failover::Evidence::name);
     tracing::info!(instance = %world.instance.name, namespace = %world.instance.namespace, act = act.name(), evidence, "{}", verdict.message);

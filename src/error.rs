@@ -24,8 +24,8 @@ pub enum Error {
         /// The time granted.
         seconds: u64,
     },
-    /// An object that the API server stores is none by its definition.
-    #[error("failed to {verb} {kind}: {name} cannot be read ({error}); correct or delete it")]
+    /// A stored object does not fit the type that it is read as.
+    #[error("failed to {verb} {kind} {name}, which cannot be read ({error}); correct or delete it")]
     Unreadable {
         /// What was attempted.
         verb: &'static str,

@@ -10,7 +10,7 @@
 //! | E1 `GuardStopped` | the guard acknowledged that its engine ended in order and the volume is flushed, its Lease is sealed, the attachment is gone; it says nothing about other nodes than the holder's | |
 //! | E2 `LeaseExpired` | only with `proof: Lease`: the guard had promised to stop, did not renew, its Lease is sealed, the attachment is gone; nothing about other nodes either | |
 //! | `PodStopped` | for volumes that are never attached, about which E0 can say nothing: the kubelet itself reported every container as ended | |
-//! | E0 `NodeReleased` | after the holder was gone its node renewed its Lease and no longer lists the volume as in use | kubelet reports a volume in use before it mounts it |
+//! | E0 `NodeReleased` | after the holder was gone its node renewed its Lease and no longer lists the volume as in use; of a node that was lost only once that list is its kubelet's own word again (without the volume for 180 s, or started again) | kubelet reports a volume in use before it mounts it; it sends only what differs from the Node in its cache (`tryUpdateNodeStatus`) |
 //! | E3 `StorageRevoked` | the attachment of the silent node is gone, on a driver whose detach revokes | CSI `ControllerUnpublishVolume` |
 //! | E4 `NodeGone` | the Node object of a cloud provider's machine (it had a `spec.providerID`) was removed and the attachment is gone | cloud controllers remove only nodes that no longer exist |
 //! | E5 `ConfirmedDead` | a human said so (annotation with the pod's UID, or the out-of-service taint) and the attachment is gone; not while the node's Lease is renewed or the database answers, but for volumes that are never attached | KEP-2268 |

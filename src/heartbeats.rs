@@ -1,6 +1,6 @@
-//! For how long each node's Lease has been seen unchanged, by this process's own monotonic clock.
+//! For how long each node's Lease has been seen unchanged, and each lost node without the volume, by this process's own monotonic clock.
 //!
-//! The one thing that decisions rest on and that is kept in memory only: lost on a restart it starts at zero, which is slower and
+//! What decisions rest on and is kept in memory only: lost on a restart it starts at zero, which is slower and
 //! safe (a pod that ended meanwhile on a volume that is never attached then needs a human's word). `renewTime` is never read, because
 //! that would compare the clocks of two machines.
 
@@ -232,7 +232,7 @@ impl Heartbeats {
     }
 
     /// Drops what is known of a holder that is not of interest any more.
-    pub fn settled(&self, holder: &str) {
+    pub fn forget(&self, holder: &str) {
         let mut book = self.book.lock().unwrap_or_else(PoisonError::into_inner);
         book.baselines.remove(holder);
         book.reports.remove(holder);
@@ -360,7 +360,7 @@ mod tests {
         beats.released("pod", []);
         assert!(!beats.reported_since_release("pod", "n1", "10:05"), "the first look");
         assert!(beats.reported_since_release("pod", "n1", "10:10"));
-        beats.settled("pod");
+        beats.forget("pod");
         assert!(!beats.reported_since_release("pod", "n1", "10:15"));
     }
 }

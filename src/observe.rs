@@ -147,7 +147,7 @@ impl Parts {
             claim,
         };
         let claim = self.claim.as_ref().and_then(kube::ResourceExt::uid).unwrap_or_default();
-        facts::count_from_the_loss(&mut scene, &claim, &context.heartbeats);
+        facts::count_without_volume(&mut scene, &claim, &context.heartbeats);
         scene
     }
 

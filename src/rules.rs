@@ -69,7 +69,7 @@ rules! {
     NothingAttached,
     /// E0: the node renewed its own Lease after the deletion.
     RenewedSince,
-    /// E0: of a node that was lost its list counts once it is its kubelet's own word again.
+    /// E0: the list of a node that was lost counts once it has settled, and nothing is taken off the list of one that writes again.
     SettledSince,
     /// E0: the node does not list the volume as in use.
     NotInUse,

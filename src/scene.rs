@@ -114,8 +114,8 @@ pub struct Claim {
     pub holder_stopped: bool,
     /// Nodes that were lost, up to the holder's record: see [`Scene::lost_nodes`].
     pub avoid: Vec<String>,
-    /// How their machines had started last when they were lost ([`NodeFacts::boot`]), as far as that is known; empty for one that did not have the
-    /// volume, so that nothing was taken off its list.
+    /// Their boot IDs when they were lost ([`NodeFacts::boot`]), as far as they are known; empty for one that did not have the volume, so that nothing
+    /// was taken off its list.
     pub boots: BTreeMap<String, String>,
     /// A node that a pinned pod could not be placed on; it is not tried again for this holder.
     pub pin_refused: Option<String>,
@@ -202,10 +202,10 @@ pub struct NodeFacts {
     pub lease_renewed: bool,
     /// The Lease was renewed at least once after the holder's pod object was seen gone.
     pub renewed_since_release: bool,
-    /// Its kubelet has written its status after the holder's pod object was seen gone. What the operator took off `volumes_in_use` itself is
-    /// listed again then, if it is still mounted.
+    /// Its kubelet has written its status after the holder's pod object was seen gone: it is back, and nothing is taken off its list any more. That
+    /// what was taken off is listed again it does not say; see [`Scene::has_settled`].
     pub reported_since_release: bool,
-    /// What tells this start of the machine from others (`status.nodeInfo.bootID`).
+    /// Boot ID (`status.nodeInfo.bootID`): another one after each start of the machine.
     pub boot: Option<String>,
     /// For how long the operator has heard this node without a break, seen it on the claim's list of lost nodes, and seen its own list without the
     /// volume.
@@ -336,7 +336,7 @@ impl Scene {
     }
 
     /// Whether it is written down of a node that it was lost with the volume, and in this start of its machine: only then may the volume be taken off
-    /// its list.
+    /// its list. Where no boot ID was noted, every start counts as that one.
     pub fn is_marked(&self, node: &str) -> bool {
         let now = self.nodes.get(node).and_then(|facts| facts.boot.as_deref());
         let noted = self.claim.boots.get(node).map(String::as_str);

@@ -49,8 +49,9 @@ pub struct Identity {
 pub struct Timing {
     /// A node's own Lease unchanged for so long makes the node suspect. Kubelets renew every 10 s.
     pub node_lease_stale: Duration,
-    /// A node that was lost and is heard again without a break for so long has a kubelet that knows its Node object as it is: its dead connections are
-    /// closed after 45 s, it asks anew after 30 s at most, and reports every 10 s (`nodeStatusUpdateFrequency`, for which there are 45 s).
+    /// A node that was lost and is heard again without a break for so long has a kubelet that knows its Node object as it is, and has reported since. By
+    /// client-go: a dead connection is closed after 45 s (`HTTP2_READ_IDLE_TIMEOUT_SECONDS` and `HTTP2_PING_TIMEOUT_SECONDS`), an attempt to connect
+    /// ends after 30 s, a reflector backs off for 60 s at most; and there are 45 s for the kubelet's `nodeStatusUpdateFrequency` of 10 s.
     pub node_settled: Duration,
     /// A targeted detach without any sign of progress for so long falls back to deleting the attachment.
     pub detach_fallback: Duration,
@@ -86,7 +87,7 @@ impl Default for Timing {
     fn default() -> Self {
         Self {
             node_lease_stale: Duration::from_secs(15),
-            node_settled: Duration::from_secs(120),
+            node_settled: Duration::from_secs(180),
             detach_fallback: Duration::from_secs(10),
             resync: Duration::from_secs(300),
             call: Duration::from_secs(10),

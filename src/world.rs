@@ -25,7 +25,7 @@ pub const HOLDER_NODE_PROVIDED: &str = "sqledge.io/holder-node-provided";
 /// Annotation on the claim: nodes, separated by commas, that gave no sign of life when the holder was let at the volume. An old engine may
 /// still run there, so the holder must not be placed there, whoever opens its gate and whatever that operator remembers.
 pub const AVOID_NODES: &str = "sqledge.io/avoid-nodes";
-/// Annotation on the claim: `HOLDER;NODE=BOOT,…`, how the machines of lost nodes had started last when they were lost. It counts only while the
+/// Annotation on the claim: `HOLDER;NODE=BOOT,…`, the boot IDs of lost nodes when they were lost. It counts only while the
 /// holder is that one: an operator that does not know this annotation leaves it behind.
 pub const AVOID_BOOTS: &str = "sqledge.io/avoid-boots";
 /// Annotation on the claim: node that a pinned pod could not be placed on.

@@ -134,7 +134,7 @@ fn proven(scene: &Scene, rules: Rules, holder: &Holder) -> Result<Option<Evidenc
             .nodes
             .keys()
             .map(String::as_str)
-            .filter(|node| !is_settled(scene, rules, node))
+            .filter(|node| !is_still_lost(scene, rules, node))
             .chain(orphaned_attachments(scene))
             .collect(),
         None => return Ok(Some(Evidence::NodeReleased)),
@@ -149,7 +149,7 @@ fn proven(scene: &Scene, rules: Rules, holder: &Holder) -> Result<Option<Evidenc
 /// A node that the record without a node calls lost. That record rests on the proof about whoever had the volume there, the pod of the record was
 /// kept off it, and what was called lost since was so with a proof. Nothing has changed while it is silent, does not list the volume, and has no
 /// attachment: the same proof need not be given (by a human, perhaps) once more.
-fn is_settled(scene: &Scene, rules: Rules, node: &str) -> bool {
+fn is_still_lost(scene: &Scene, rules: Rules, node: &str) -> bool {
     stays_lost(scene, rules, node) && !(scene.in_use(node) && rules.has(Rule::LostIsUnused))
 }
 

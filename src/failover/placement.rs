@@ -50,7 +50,8 @@ pub(super) fn unplaced(scene: &Scene, rules: Rules, pod: &PodFacts) -> Verdict {
     } else {
         let nodes = pod.avoids.join(", ");
         format!(
-            "; it is kept off {nodes}, lost with the volume, until that has started again or is heard of without it for {} s",
+            "; it is kept off {nodes}, silent or lost when its gate opened; one that had the volume may be used when it has started again or was heard of without \
+             the volume for {} s",
             scene.timing.node_settled.as_secs()
         )
     };

@@ -42,7 +42,7 @@ pub fn avoid(claim: &PersistentVolumeClaim) -> Vec<String> {
     nodes.filter(|node| !node.is_empty()).map(str::to_owned).collect()
 }
 
-/// How their machines had started.
+/// Their boot IDs.
 fn boots(claim: &PersistentVolumeClaim) -> BTreeMap<String, String> {
     let current = annotation(claim, HOLDER_POD).unwrap_or_default();
     let boots = annotation(claim, AVOID_BOOTS).and_then(|text| text.split_once(';'));
@@ -265,7 +265,7 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
         lease_renewed: beat.is_some_and(|beat| beat.renewed),
         reported_since_release: holder
             .is_some_and(|holder| heartbeats.reported_since_release(holder, &name, &reported)),
-        // on the claim it stands in a list
+        // written into a list on the claim, which these characters would break
         boot: status
             .node_info
             .map(|info| info.boot_id)
@@ -296,7 +296,7 @@ pub fn node(node: &Node, heartbeats: &Heartbeats, holder: Option<&str>) -> Optio
 }
 
 /// Counts for how long lost nodes have been heard of without the volume.
-pub fn count_from_the_loss(scene: &mut Scene, claim: &str, heartbeats: &Heartbeats) {
+pub fn count_without_volume(scene: &mut Scene, claim: &str, heartbeats: &Heartbeats) {
     let is_quiet = |node: &&str| scene.pulse(node) == Pulse::Alive && !scene.in_use(node);
     let quiet: Vec<&str> = scene.claim.avoid.iter().map(String::as_str).filter(is_quiet).collect();
     let times = heartbeats.unlisted_for(claim, &quiet, scene.timing.node_lease_stale);

@@ -76,7 +76,7 @@ fn forget(object: &mut Value) {
             annotations.remove("sqledge.io/pin-refused");
             // counts how often the Lease changed hands on the way
             annotations.remove("sqledge.io/epoch");
-            // when a kubelet had written last is another time on each way
+            // whether a lost node had the volume when it was noted depends on the way
             annotations.remove("sqledge.io/avoid-boots");
         }
     }

@@ -285,13 +285,13 @@ fn a_node_that_was_lost_and_lists_nothing_must_have_said_so_itself() {
     );
     let mut lost_before = lost_before.class(DriverClass::Unknown);
     assert_no_act(&lost_before, State::Releasing, "NodeReleasing");
-    for seconds in [0, 119] {
+    for seconds in [0, 179] {
         lost_before = lost_before.node("n1", |n| n.unlisted_for = Duration::from_secs(seconds));
         assert_no_act(&lost_before, State::Releasing, "NodeReleasing");
     }
     let settled = lost_before
         .clone()
-        .node("n1", |n| n.unlisted_for = Duration::from_secs(120));
+        .node("n1", |n| n.unlisted_for = Duration::from_secs(180));
     assert_eq!(decide(&settled).evidence, Some(Evidence::NodeReleased));
     lost_before.claim.boots = [("n1".to_owned(), "zeroth".to_owned())].into();
     assert_eq!(decide(&lost_before).evidence, Some(Evidence::NodeReleased));

@@ -166,7 +166,7 @@ fn a_pod_kept_off_a_node_that_is_back_and_the_only_one_that_fits_is_replaced() {
     lost.claim.avoid = vec!["n1".into()];
     let verdict = assert_no_act(&lost, State::Scheduling, "Unschedulable");
     assert!(verdict.message.contains("kept off n1"), "{}", verdict.message);
-    let settled = lost.node("n1", |n| n.unlisted_for = S(120));
+    let settled = lost.node("n1", |n| n.unlisted_for = S(180));
     assert_eq!(act(&settled), Act::Evict { pod: judged("new") });
 }
 
@@ -174,7 +174,7 @@ fn a_pod_kept_off_a_node_that_is_back_and_the_only_one_that_fits_is_replaced() {
 #[test]
 fn whoever_replaces_a_pod_because_a_node_is_back_lets_the_successor_go_there_at_once() {
     let noted = [None, Some(""), Some("first"), Some("second")];
-    for (noted, seconds) in noted.into_iter().flat_map(|noted| [(noted, 0), (noted, 120)]) {
+    for (noted, seconds) in noted.into_iter().flat_map(|noted| [(noted, 0), (noted, 180)]) {
         let mut pod = pod("new");
         pod.avoids = vec!["n1".into()];
         pod.unschedulable = Some("0/3 nodes are available".into());
@@ -210,7 +210,7 @@ fn nothing_is_recorded_on_a_claim_that_is_not_there() {
 #[test]
 fn a_node_that_was_lost_stays_lost_until_it_is_heard_of_without_the_volume() {
     let mut second = scene().held_by("second", Some("n2")).silent("n2").node("n1", |n| {
-        n.unlisted_for = S(120);
+        n.unlisted_for = S(180);
     });
     second.claim.avoid = vec!["n1".into()];
     assert_eq!(second.lost_nodes(), ["n2"]);
@@ -225,9 +225,9 @@ fn a_list_that_the_operator_shortened_counts_only_when_the_kubelet_must_have_see
     let mut back = scene().held_by("second", Some("n2"));
     back.claim.avoid = vec!["n1".into()];
     let heard_of = |seconds| back.clone().node("n1", |n| n.unlisted_for = S(seconds));
-    assert!(!heard_of(119).has_settled("n1"));
-    assert!(heard_of(120).has_settled("n1"));
-    let unknown = heard_of(120).node("n1", |n| n.ready = NodeReady::Unknown);
+    assert!(!heard_of(179).has_settled("n1"));
+    assert!(heard_of(180).has_settled("n1"));
+    let unknown = heard_of(180).node("n1", |n| n.ready = NodeReady::Unknown);
     assert!(!unknown.has_settled("n1"), "its kubelet has not written yet");
     let noted = |boot: &str| {
         let mut noted = back.clone();

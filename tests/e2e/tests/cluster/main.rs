@@ -70,7 +70,7 @@ const ALONE: [Test; 27] = tests![false:
     silence::long_a_node_without_its_kubelet_its_container_runtime_or_both_keeps_its_databases,
     silence::long_an_api_server_away_for_ten_minutes_stops_only_a_database_that_promised_to_stop,
     nodes::long_a_node_that_was_lost_may_have_its_database_again,
-    nodes::long_a_node_that_was_cut_off_may_have_its_database_again_when_it_has_settled,
+    nodes::long_a_node_that_was_cut_off_may_have_its_database_again_without_starting_again,
     nodes::long_a_node_tainted_out_of_service_is_left_on_any_storage_and_may_come_back_with_the_taint,
     nodes::long_a_dead_node_that_answered_for_the_address_and_ran_the_balancers_controller_costs_only_time,
     nodes::long_each_node_may_lose_power_in_turn_and_the_last_failover_is_as_fast_as_the_first,

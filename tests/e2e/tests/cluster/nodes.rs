@@ -66,13 +66,13 @@ pub fn long_a_node_that_was_lost_may_have_its_database_again(stage: &Stage) -> R
     gets_it_again(stage, lost, 60)
 }
 
-/// One that was only cut off must be heard of for two minutes first: its kubelet may not know yet that the volume was taken off its list.
-pub fn long_a_node_that_was_cut_off_may_have_its_database_again_when_it_has_settled(stage: &Stage) -> Result<()> {
+/// One that was only cut off must be heard of for three minutes first: its kubelet may not know yet that the volume was taken off its list.
+pub fn long_a_node_that_was_cut_off_may_have_its_database_again_without_starting_again(stage: &Stage) -> Result<()> {
     let lost = Lost::facing(Watched::create(stage, "estranged", "")?)?;
     stage.lab.bed().partition(&lost.node, &[Peers::All])?;
     lost.await_elsewhere(stage, 180)?;
     lost.comes_back_in_peace(stage, |_| Ok(stage.lab.bed().heal(None)?))?;
-    gets_it_again(stage, lost, 200)
+    gets_it_again(stage, lost, 260)
 }
 
 /// The node that was lost is the only one that the next pod may go to.

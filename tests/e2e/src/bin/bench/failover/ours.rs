@@ -12,7 +12,7 @@ use crate::{
 /// So long is waited for a recovery, in seconds.
 const LIMIT: u64 = 300;
 
-/// The database that is hurt.
+/// The databases that are hurt, one at a time.
 struct Databases<'a> {
     bench: &'a Bench<'a>,
     variant: Variant,
@@ -67,7 +67,7 @@ pub fn measure(bench: &Bench, variant: Variant, faults: &[Fault]) -> Result<()> 
         let (conditions, before) = (bench.conditions(), databases.late);
         let mut samples = Vec::new();
         for _ in 0..bench.options.runs {
-            // a database is kept off a node that was lost and did not start again for two minutes; a new one knows of no loss
+            // for three minutes a database is kept off a node that was lost and has not started again; a new one knows of no loss
             if fault.leaves_the_machine_on() {
                 databases.end()?;
             }
