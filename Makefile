@@ -8,6 +8,7 @@
 #   make soak              random faults on several databases at once, an hour and more: FAULTS=200 SEED=n; result in target/soak.json
 #   make bench             outages, API requests and memory, ours beside the vendor's manifests (about an hour; docs/benchmarks.md)
 #   make bench-failover    the faults of the headline, ours beside the vendor's manifests (RUNS=10: at most 100 minutes); ONLY=fault=drain,variant=default
+#   make picture           docs/failover.svg from docs/failover.json, a result of make bench-failover
 #   make generate          write anew what is derived from other files
 #
 # Programs are built once, outside the checkout: SQLEDGE_CACHE (default ~/.cache/sqledge). Results lie in ./target.
@@ -36,7 +37,7 @@ STANDIN_TESTS := $(basename $(notdir $(wildcard tests/standin/tests/*.rs)))
 
 .PHONY: fresh demo down kubectl test test-long test-rust test-control-plane test-e2e generate check-generated build fmt deps \
 	machine programs former images format lints unit standin docs storage sanity testbed-itself policies e2e e2e-programs bench soak \
-	soak-short bench-failover
+	soak-short bench-failover picture
 
 # ------------------------------------------------------------------------------------------------------------ the demo
 demo: machine images
@@ -108,6 +109,7 @@ check-generated: programs e2e-programs
 	@$(SQLEDGE_PROGRAMS)/sqledge-operator crd | diff -u crds/sqledgeinstances.sqledge.io.yaml - \
 		|| { echo "crds/ is stale: run \`make generate\` and commit the result" >&2; exit 1; }
 	deploy/generate.sh --check
+	$(SQLEDGE_PROGRAMS)/bench picture --from docs/failover.json --to docs/failover.svg --check
 
 generate: programs e2e-programs
 	$(SQLEDGE_PROGRAMS)/sqledge-operator crd >crds/sqledgeinstances.sqledge.io.yaml.new
@@ -159,3 +161,6 @@ bench: machine images
 RUNS ?= 10
 bench-failover: machine images
 	@$(SQLEDGE_PROGRAMS)/bench failover --runs $(RUNS) --out target/bench/failover.json $(if $(ONLY),--only $(ONLY)) $(ARGS)
+
+picture: e2e-programs
+	@$(SQLEDGE_PROGRAMS)/bench picture --from docs/failover.json --to docs/failover.svg
